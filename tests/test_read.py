@@ -1,0 +1,167 @@
+"The reader and the command line: inputs of each kind, good and bad; a floor for the shipped weights."
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crnn_nb.data import DataError
+from crnn_nb.model import ModelError
+from crnn_nb.read import Reader, app, list_images, shipped, to_grey
+from crnn_nb.synth import Style, SynthWords, draw_word
+
+
+@pytest.fixture(scope='module')
+def reader(): return Reader()
+
+
+@pytest.fixture(scope='module')
+def word(): return draw_word('hello', Style(size=26))
+
+
+@pytest.fixture
+def folder(tmp_path, word):
+    for name in ('b.png', 'a.jpg'): Image.fromarray(word).save(tmp_path/name)
+    (tmp_path/'notes.txt').write_text('no picture')
+    return tmp_path
+
+
+def run(*args):
+    from typer.testing import CliRunner
+    return CliRunner().invoke(app, [str(a) for a in args])
+
+
+def png(word):
+    f = io.BytesIO()
+    Image.fromarray(word).save(f, 'PNG')
+    return f.getvalue()
+
+
+def test_shipped_weights_read_unseen_words(reader):
+    words = SynthWords('test', 60, seed=11)
+    readings = reader.read([words[i][0] for i in range(60)])
+    assert sum(r.text == words.text(i).lower() for i, r in enumerate(readings)) >= 51
+
+
+def test_every_kind_of_input_reads_the_same(reader, word, folder):
+    kinds = [word, word[..., 0], word[..., :1], word/255, torch.from_numpy(word), np.moveaxis(word, 2, 0), Image.fromarray(word),
+             Image.fromarray(word).convert('RGBA'), png(word), io.BytesIO(png(word)), folder/'b.png', str(folder/'b.png')]
+    readings = reader.read(kinds)
+    assert [r.text for r in readings] == ['hello']*len(kinds)
+    assert np.ptp([r.confidence for r in readings]) < 1e-3
+
+
+def test_one_and_many_and_order(reader, word):
+    other = draw_word('world', Style(size=26))
+    assert [r.text for r in reader.read([word, other, word])] == ['hello', 'world', 'hello']
+    assert [r.text for r in reader.read(word)] == ['hello']
+    assert reader.read([]) == []
+    assert [r.text for r in reader.read(np.stack([word, word]))] == ['hello', 'hello']
+
+
+def test_batch_size_changes_nothing(word):
+    words = [SynthWords('test', 9, seed=2)[i][0] for i in range(9)]
+    one, many = Reader(batch_size=1).read(words), Reader(batch_size=9).read(words)
+    assert [r.text for r in one] == [r.text for r in many]
+    assert np.allclose([r.confidence for r in one], [r.confidence for r in many], atol=1e-4)
+
+
+def test_folder_in_order_of_names(reader, folder):
+    assert [Path(r.source).name for r in reader.read(folder)] == ['a.jpg', 'b.png']
+    assert [p.name for p in list_images(folder)] == ['a.jpg', 'b.png']
+
+
+@pytest.mark.parametrize('bad, says', [
+    (b'', 'empty'), (b'hello', 'not an image'), ('no/such.png', 'missing'), (np.zeros((0, 3)), 'shape'), (np.zeros(5), 'shape'),
+    (np.full((4, 4), np.nan), 'NaN'), (np.full((4, 4), -7), 'values from'), (None, 'NoneType'), (7, 'int')])
+def test_bad_input_is_named_and_the_rest_is_read(reader, word, bad, says):
+    good, wrong, again = reader.read([word, bad, word])
+    assert good.text == again.text == 'hello'
+    assert wrong.text == '' and wrong.confidence == 0 and says in wrong.error
+
+
+def test_truncated_file(reader, word, tmp_path):
+    (tmp_path/'half.png').write_bytes(png(word)[:300])
+    r, = reader.read(tmp_path/'half.png')
+    assert r.error and 'half.png' in r.error
+
+
+def test_empty_folder(reader, tmp_path):
+    r, = reader.read(tmp_path)
+    assert 'holds no pictures' in r.error
+
+
+def test_confidence_is_the_exact_probability(reader, word):
+    r, = reader.read(word)
+    assert r.nbest[0] == (r.text, r.confidence) and sum(p for _, p in r.nbest) <= 1 + 1e-6
+    assert [p for _, p in r.nbest] == sorted((p for _, p in r.nbest), reverse=True)
+
+
+def test_boxes_lie_in_the_picture_in_order(reader, word):
+    wide = np.asarray(Image.fromarray(word).resize((word.shape[1]*3, word.shape[0])))
+    r, = reader.read(wide)
+    assert ''.join(c for c, *_ in r.boxes) == r.text
+    edges = [x for _, a, b, _ in r.boxes for x in (a, b)]
+    assert edges == sorted(edges) and edges[0] >= 0 and edges[-1] <= wide.shape[1] and edges[-1] > wide.shape[1]/2
+
+
+def test_to_grey_refuses_lists(): pytest.raises(DataError, to_grey, [[1, 2]])
+
+
+def test_weights_that_are_none(tmp_path):
+    with pytest.raises((ModelError, OSError), match='nothing.safetensors'): Reader(tmp_path/'nothing.safetensors')
+    (tmp_path/'bad.safetensors').write_bytes(b'not weights at all')
+    with pytest.raises(ModelError, match='bad.safetensors'): Reader(tmp_path/'bad.safetensors')
+
+
+def test_settings_out_of_range():
+    for kw in (dict(beam_size=0), dict(n_best=0), dict(batch_size=0)): pytest.raises(ValueError, Reader, **kw)
+
+
+def test_weights_are_small_and_say_what_they_are(reader):
+    assert shipped().stat().st_size < 8e6
+    assert 'Apache-2.0' in json.dumps(reader.meta)
+
+
+def test_command_reads_and_names_the_broken(folder, word):
+    (folder/'c.png').write_bytes(b'')
+    out = run('read', folder, '--json')
+    rows = [json.loads(line) for line in out.stdout.splitlines()]
+    assert [r['text'] for r in rows] == ['hello', 'hello', ''] and 'empty' in rows[2]['error'] and out.exit_code == 1
+    out = run('read', folder)
+    assert len(out.stdout.splitlines()) == 2 and len(out.stderr.splitlines()) == 1 and out.exit_code == 1
+
+
+def test_commands_say_what_is_wrong_without_a_traceback(tmp_path):
+    (tmp_path/'full').mkdir()
+    (tmp_path/'full'/'x').write_text('x')
+    for args, says in [(('read', 'no/such.png'), 'no/such.png'), (('read', 'x.png', '--weights', 'no.safetensors'), 'no.safetensors'),
+                       (('synth', tmp_path/'full'), 'not empty'), (('evaluate', tmp_path/'none'), 'none'), (('evaluate', tmp_path/'full'), 'full'),
+                       (('read', 'x.png', '--threshold', '3'), 'threshold'), (('read', '--nonsense'), 'nonsense'), (('nonsense',), 'nonsense')]:
+        out = run(*args)
+        assert out.exit_code in (1, 2) and says in out.stderr, (args, out.stderr)
+        assert 'Traceback' not in out.stderr and (out.exception is None or isinstance(out.exception, SystemExit)), args
+
+
+def test_synth_evaluate_read_together(tmp_path):
+    assert run('synth', tmp_path/'words', '--train', 1, '--val', 1, '--test', 30, '--workers', 1).exit_code == 0
+    out = run('evaluate', tmp_path/'words', '--json')
+    scores = json.loads(out.stdout)
+    assert out.exit_code == 0 and scores['count'] == 30 and scores['acc'] > .8
+    assert run('read', tmp_path/'words').exit_code == 0
+
+
+def test_the_command_is_installed():
+    out = subprocess.run([sys.executable, '-c', 'from crnn_nb.read import main; main()', '--help'], capture_output=True, text=True)
+    assert out.returncode == 0 and all(word in out.stdout for word in ('train', 'evaluate', 'read', 'synth'))
+
+
+def test_help_of_each_command():
+    for name in ('train', 'evaluate', 'read', 'synth'):
+        out = run(name, '--help')
+        assert out.exit_code == 0 and len(out.stdout) > 300
