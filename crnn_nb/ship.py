@@ -218,7 +218,7 @@ def threshold_for(confidences, # (N,)
     good = np.nonzero((np.cumsum(r)/np.arange(1, len(r) + 1) >= precision) & np.append(c[1:] < c[:-1], True))[0]
     return (float(c[good[-1]]), (int(good[-1]) + 1)/len(c)) if len(good) else (1., 0.)
 
-# %% ../nbs/13_ship.ipynb #036
+# %% ../nbs/13_ship.ipynb #037
 def export_onnx(path:str|Path, # File to write, `.onnx`
                 weights:str|Path|None=None, # A file of `save_crnn`; the shipped one if `None`
                 int8:bool=False, # Weights of the matrices and LSTMs as 8-bit integers (dynamic quantisation)?
@@ -249,7 +249,7 @@ def export_onnx(path:str|Path, # File to write, `.onnx`
     finally: part.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/13_ship.ipynb #037
+# %% ../nbs/13_ship.ipynb #038
 def _quantize(path):
     "Replace the float weights of matrix products and LSTMs by 8-bit integers."
     import logging
