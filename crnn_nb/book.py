@@ -105,26 +105,38 @@ def _settle(cell):
             o.text = o.text.replace(str(Path.home()), '~')
     cell.outputs = joined
 
+# %% ../nbs/appendix/book.ipynb #731f91b6
+def _cleaned(nb):
+    "The text that `nbdev_clean` leaves in the file of a notebook."
+    from nbdev.clean import clean_nb
+    from execnb.nbio import dict2nb, nb2str
+    nb = dict2nb(nb)
+    clean_nb(nb, allowed_metadata_keys=['executed'])
+    return nb2str(nb)
+
 # %% ../nbs/appendix/book.ipynb #018
 def _store(nb, path):
-    "Clean the notebook as `nbdev_clean` does, add the digest, and write it."
+    "Number the cells, add the digest, and write the notebook as `nbdev_clean` leaves it."
     import nbformat
-    from nbdev.clean import clean_nb
-    from execnb.nbio import write_nb, read_nb, dict2nb
-    nb.metadata = {'kernelspec': {'display_name': 'Python 3', 'language': 'python', 'name': 'python3'}}
-    plain = json.loads(nbformat.writes(nb))
-    clean = dict2nb(plain)
-    clean_nb(clean)
-    for i, cell in enumerate(clean.cells): cell['id'] = f'{i:03d}'
-    clean['metadata']['executed'] = digest(clean)
-    write_nb(clean, path)
+    nb.metadata = {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
+    plain = json.loads(_cleaned(json.loads(nbformat.writes(nb))))
+    for i, cell in enumerate(plain['cells']): cell['id'] = f'{i:03d}'
+    plain['metadata']['executed'] = digest(plain)
+    path.write_text(_cleaned(plain), encoding='utf-8')
 
 # %% ../nbs/appendix/book.ipynb #022
 def check(path:str|Path # A notebook
          )->list: # What is wrong with it, a sentence each; empty if nothing is
-    """Whether a notebook's code and outputs are of one run, hold no error, and no path of the machine they ran on."""
-    nb = json.loads(Path(path).read_text(encoding='utf-8'))
-    name, wrong = Path(path).name, []
+    """Whether a notebook's code and outputs are of one run, hold no error and no path of the machine they ran on, and are as `nbdev_clean` leaves them.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp())/'a.ipynb'
+    >>> _ = path.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
+    >>> [w.split(':')[1] for w in check(path)]
+    [' never executed', ' not clean']
+    """
+    stored = Path(path).read_text(encoding='utf-8')
+    nb, name, wrong = json.loads(stored), Path(path).name, []
     kept = nb['metadata'].get('executed')
     if kept is None: wrong.append(f'{name}: never executed; run `make book`')
     elif kept != digest(nb): wrong.append(f'{name}: code and outputs are not of one run; run `make book`')
@@ -134,6 +146,7 @@ def check(path:str|Path # A notebook
             text = ''.join(o.get('text', [])) + ''.join(''.join(v) for k, v in o.get('data', {}).items() if k.startswith('text/'))
             if o['output_type'] == 'error': wrong.append(f"{name}: a cell ended in {o['ename']}")
             if re.search(r'/(root|home|work|tmp|Users)/\w', text): wrong.append(f'{name}: an output holds a path of the machine')
+    if _cleaned(nb) != stored: wrong.append(f'{name}: not clean, a commit would change it; run `nbdev_clean`')
     return wrong
 
 # %% ../nbs/appendix/book.ipynb #027

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['out_size', 'ModelError', 'channels', 'backbone', 'check_size', 'CRNN', 'windows', 'hide', 'norm_own', 'Layer',
-           'LayerTable', 'layer_table', 'Field', 'grow', 'receptive_field', 'seen_columns', 'save_crnn',
-           'crnn_from_state', 'load_crnn', 'change_alphabet']
+           'LayerTable', 'layer_table', 'Field', 'grow', 'receptive_field', 'seen_columns', 'fold_batch_norm',
+           'save_crnn', 'crnn_from_state', 'load_crnn', 'change_alphabet']
 
 # %% ../nbs/08_model.ipynb #002
 import copy
@@ -433,6 +433,26 @@ def seen_columns(output:torch.Tensor, # Anything computed from `images`
     """
     gradient, = torch.autograd.grad(output.sum(), images, retain_graph=True)
     return gradient.abs().mean((0, 1, 2))
+
+# %% ../nbs/08_model.ipynb #d120cf1c
+def fold_batch_norm(crnn:CRNN # A trained network; it stays as it is
+                   )->CRNN: # In evaluation mode, with `batch_norm='none'`
+    """The same network with each batch normalisation folded into the convolution before it (Jacob et al. 2018, arXiv:1712.05877, eq. 14), for reading.
+
+    >>> crnn = CRNN(1, 32, 32, 37, width=0.125, batch_norm='all').eval()
+    >>> images = torch.rand(2, 1, 32, 32)
+    >>> torch.allclose(fold_batch_norm(crnn)(images), crnn(images), atol=1e-5)
+    True
+    """
+    state = {k: v for k, v in crnn.state_dict().items() if 'batchnorm' not in k}
+    for name, norm in crnn.cnn.named_children():
+        if not isinstance(norm, nn.BatchNorm2d): continue
+        conv, scale = name.replace('batchnorm', 'cnn.conv'), norm.weight/torch.sqrt(norm.running_var + norm.eps)
+        state[f'{conv}.weight'] = state[f'{conv}.weight']*scale[:, None, None, None]
+        state[f'{conv}.bias'] = (state[f'{conv}.bias'] - norm.running_mean)*scale + norm.bias
+    with torch.random.fork_rng(devices=[]): folded = CRNN(**crnn.config | dict(batch_norm='none'))
+    folded.load_state_dict(state)
+    return folded.to(crnn.dense.weight).eval()
 
 # %% ../nbs/08_model.ipynb #145
 def _digest(state):

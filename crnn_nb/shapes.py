@@ -23,6 +23,7 @@ def _int_tensor(x, name):
     if x.numel() == 0 and x.is_floating_point(): x = x.long()
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         raise CTCInputError(f'{name} has dtype {x.dtype}, but it must hold integers: use {name}.long()')
+    if x.dtype in (torch.uint16, torch.uint32, torch.uint64): x = x.long() # with these torch computes little
     return x.detach().cpu()
 
 # %% ../nbs/02_shapes.ipynb #025
@@ -60,9 +61,10 @@ def _check_lengths(x, name, N, most, what):
     if x.shape != (N,):
         hint = f'use torch.flatten({name})' if x.numel() == N else f'pass one length for each of the {N} samples'
         raise CTCInputError(f'{name} has shape {tuple(x.shape)}, but it must be ({N},): {hint}')
+    x = x.long() # a small dtype would wrap `most`
     wrong = ((x < 0) | (x > most)).nonzero().flatten().tolist()
     if wrong: raise CTCInputError(f'{name}[{wrong[0]}] is {x[wrong[0]]}, but sample {wrong[0]} has from 0 to {most} {what}{_others(wrong)}')
-    return x.long()
+    return x
 
 # %% ../nbs/02_shapes.ipynb #032
 def _check_targets(targets, target_lengths):
@@ -282,7 +284,7 @@ def check_ctc(log_probs, # (T, N, C) float32 or float64 logarithms of probabilit
     input_lengths = _check_lengths(input_lengths, 'input_lengths', N, T, 'frames')
     _check_lengths(target_lengths, 'target_lengths', N, 2**62, 'labels')
     targets, lengths = _check_targets(targets, target_lengths)
-    rows = to_padded(targets, lengths, pad=blank)
+    rows = to_padded(targets.long(), lengths, pad=blank)
     _check_labels(rows, lengths, blank, C, chars)
     empty = (lengths == 0).nonzero().flatten().tolist()
     if empty and not allow_empty:

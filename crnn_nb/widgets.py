@@ -46,7 +46,7 @@ from .decode import CharLM, Lexicon, greedy, prefix_beam_search
 from .draw import COLORS, contrast, show_curves, themed, _families, _ink, _steps, _text_on, _useful
 from .loss import backward, extend, forward, log_prob, posterior
 from .model import Layer, ModelError, backbone, channels, check_size, out_size, windows
-from .read import Reader, to_grey, _frames, _reading
+from .read import Reader, to_grey, _frames, _reading, _texts
 from .shapes import min_frames
 from .train import column, complete, default_config, read_log, read_run, read_some, resume, train
 from .synth import DEFAULT, HARD, Style, SynthWords, draw_word, fonts, random_style
@@ -1165,7 +1165,7 @@ def reading_of(picture, # As for `to_grey`
     grey, reader = to_grey(picture, name), _reader()
     with _one_thread():
         y = _frames(reader, [grey])[:, 0]
-        return _reading(reader, y, name, grey.shape[1]), y, grey
+        return _reading(reader, y, _texts(reader, y[:, None])[0], name, grey.shape[1]), y, grey
 
 # %% ../nbs/12_widgets.ipynb #142
 def where_it_looked(grey:np.ndarray, # (H, W) uint8

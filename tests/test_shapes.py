@@ -356,3 +356,16 @@ def test_blank_of_numpy_and_torch_is_a_class():
 def test_what_is_no_list_is_named(call, message):
     with pytest.raises(CTCInputError) as e: call()
     assert message in str(e.value)
+
+
+@pytest.mark.parametrize('dtype', [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64], ids=str)
+def test_integers_of_every_dtype(dtype):
+    C = 300
+    log_probs, targets, lengths = log_probs_of(9, 2, C), torch.tensor([3, 1, 2, 2, 5]).to(dtype), torch.tensor([2, 3]).to(dtype)
+    check_ctc(log_probs, targets, torch.tensor([9, 9]).to(dtype), lengths)
+    check_ctc(log_probs, to_padded(targets, lengths), torch.tensor([9, 9]).to(dtype), lengths)
+    assert to_padded(targets, lengths).tolist() == [[3, 1, 0], [2, 2, 5]] and to_concat(to_padded(targets, lengths), lengths).tolist() == targets.tolist()
+    assert [x.tolist() for x in split_targets(targets, lengths)] == [[3, 1], [2, 2, 5]] and frames_needed(targets, lengths).tolist() == [2, 4]
+    with pytest.raises(CTCInputError, match='adds up to 6'): check_ctc(log_probs, targets, [9, 9], torch.tensor([2, 4]).to(dtype))
+    with pytest.raises(CTCInputError, match='label 0 is 0, the blank'): check_ctc(log_probs, torch.tensor([0, 1]).to(dtype), [9, 9], [1, 1])
+    with pytest.raises(CTCInputError, match='label 0 is 5, but the classes'): check_ctc(log_probs_of(9, 1, 4), torch.tensor([5]).to(dtype), [9], [1])

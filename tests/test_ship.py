@@ -8,11 +8,11 @@ from hypothesis import given, settings, strategies as st
 from crnn_nb.data import DataError, DrawnWords
 from crnn_nb.model import ModelError, load_crnn
 from crnn_nb.read import shipped
-from crnn_nb.ship import (calibration_error, export_onnx, hold_then_fall, model_card, reliability, threshold_for, train_shipped)
+from crnn_nb.ship import (calibration_error, export_onnx, hold_then_fall, model_card, reliability, shipped_again, shipped_config, threshold_for, train_shipped)
 from crnn_nb.synth import DEFAULT, HARD, SynthWords, label_of
 from crnn_nb.train import TrainError, resume
 
-SMALL = dict(ranges=DEFAULT, words=dict(size=24, blocks=2), ahead=False, progress=False, train_batch_size=8, max_images=40, warmup=1, valid_interval=2, save_interval=2,
+SMALL = dict(again=False, ranges=DEFAULT, words=dict(size=24, blocks=2), ahead=False, progress=False, train_batch_size=8, max_images=40, warmup=1, valid_interval=2, save_interval=2,
              width=.125, rnn_hidden=16, reload_checkpoint=None)
 
 
@@ -64,10 +64,26 @@ def test_first_steps_repeat_and_a_killed_run_goes_on(tmp_path):
     average = lambda name: load_crnn(tmp_path/name/'average.safetensors')[0].state_dict()
     for name in ('a', 'b'): train_shipped(tmp_path/name, **SMALL)
     train_shipped(tmp_path/'c', callbacks=[lambda run, row: run.state.step == 3], **SMALL)
-    keep = {k: SMALL[k] for k in ('ranges', 'words', 'ahead', 'progress')}
+    keep = {k: SMALL[k] for k in ('ranges', 'words', 'ahead', 'progress', 'again')}
     run = train_shipped(tmp_path/'c', resume=True, **keep)
     assert run.state.step == 5 and same(average('a'), average('b')) and same(average('a'), average('c'))
     with pytest.raises(TrainError, match='lr belongs to the run'): train_shipped(tmp_path/'c', resume=True, lr=.1, **keep)
+
+
+def test_the_second_round_starts_from_the_average_and_goes_on_where_it_was_killed(tmp_path):
+    two = SMALL | dict(again=True)
+    run = train_shipped(tmp_path/'a', **two)
+    assert run.folder == tmp_path/'a'/'again' and run.config['reload_checkpoint'] == str(tmp_path/'a'/'average.safetensors')
+    own = {k: v for k, v in SMALL.items() if k in shipped_config}
+    assert {k: run.config[k] for k in shipped_config if k not in ('checkpoints_dir', 'reload_checkpoint')} == \
+           {k: (shipped_config | shipped_again | own)[k] for k in shipped_config if k not in ('checkpoints_dir', 'reload_checkpoint')}
+    half = train_shipped(tmp_path/'b', callbacks=[lambda run, row: run.folder.name == 'again' and run.state.step == 3], **two)
+    assert half.state.step == 3 and half.folder.name == 'again'
+    run = train_shipped(tmp_path/'b', resume=True, **{k: two[k] for k in ('ranges', 'words', 'ahead', 'progress')})
+    a, b = (load_crnn(tmp_path/n/'again'/'average.safetensors')[0].state_dict() for n in 'ab')
+    assert run.reason == 'finished' and all(torch.equal(a[k], b[k]) for k in a)
+    first = load_crnn(tmp_path/'a'/'average.safetensors')[0].state_dict()
+    assert any(not torch.equal(first[k], a[k]) for k in a)
 
 
 # -- confidence -----------------------------------------------------------------------------------------------------------------------
