@@ -64,6 +64,11 @@ def execute(path:str|Path, # A notebook
 
     Cells for which `skips` holds are not run, and keep no output.
     Raises `nbclient.exceptions.CellExecutionError` where a cell fails; then the file is left as it was.
+
+    >>> execute('/nowhere/a.ipynb')
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/a.ipynb'
     """
     import nbformat
     from nbclient import NotebookClient
@@ -131,9 +136,9 @@ def check(path:str|Path # A notebook
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp())/'a.ipynb'
-    >>> _ = path.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
-    >>> [w.split(':')[1] for w in check(path)]
-    [' never executed', ' not clean']
+    >>> _ = path.write_text('{"cells": [], "metadata": {}}')
+    >>> check(path)
+    ['a.ipynb: never executed; run `make book`', 'a.ipynb: not clean, a commit would change it; run `nbdev_clean`']
     """
     stored = Path(path).read_text(encoding='utf-8')
     nb, name, wrong = json.loads(stored), Path(path).name, []
@@ -152,7 +157,13 @@ def check(path:str|Path # A notebook
 # %% ../nbs/appendix/book.ipynb #027
 def exported(root:str|Path='.' # Folder with `settings.ini`
             )->list: # Modules that differ from what the notebooks export; empty if none do
-    "Export every notebook into a copy and list the modules that come out differently."
+    """Export every notebook into a copy and list the modules that come out differently.
+
+    >>> exported('/nowhere')
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/nbs'
+    """
     import shutil, subprocess, tempfile
     root = Path(root).absolute()
     copy = Path(tempfile.mkdtemp())/'copy'
@@ -170,7 +181,15 @@ def exported(root:str|Path='.' # Folder with `settings.ini`
 # %% ../nbs/appendix/book.ipynb #031
 def slow_cells(root:str|Path='.' # Folder with `settings.ini`
               )->dict: # Notebook → number of cells that neither `make book` nor `nbdev_test` runs
-    "Count the cells flagged `slow`."
+    """Count the cells flagged `slow`.
+
+    >>> import tempfile
+    >>> nbs = Path(tempfile.mkdtemp())/'nbs'
+    >>> nbs.mkdir()
+    >>> _ = (nbs/'a.ipynb').write_text(json.dumps({'cells': [{'cell_type': 'code', 'source': ['#| slow\\n', 'work()']}]}))
+    >>> slow_cells(nbs.parent)
+    {'a.ipynb': 1}
+    """
     count = {}
     for p in notebooks(root):
         cells = json.loads(p.read_text(encoding='utf-8'))['cells']
@@ -182,7 +201,16 @@ def slow_cells(root:str|Path='.' # Folder with `settings.ini`
 def readme(root:str|Path='.', # Folder with `settings.ini`
            notebook:str='index.ipynb' # The notebook below `nbs/` that becomes the README
           )->Path: # The file written
-    "Write `README.md` from a notebook: its prose, its code and outputs, without hidden cells."
+    """Write `README.md` from a notebook: its prose, its code and outputs, without hidden cells.
+
+    >>> import tempfile
+    >>> nbs = Path(tempfile.mkdtemp())/'nbs'
+    >>> nbs.mkdir()
+    >>> cell = dict(cell_type='markdown', id='a', metadata={}, source='# Title')
+    >>> _ = (nbs/'index.ipynb').write_text(json.dumps(dict(nbformat=4, nbformat_minor=5, metadata={}, cells=[cell])))
+    >>> readme(nbs.parent).read_text().splitlines()[2]
+    '# Title'
+    """
     import nbformat
     from nbconvert import MarkdownExporter
     root = Path(root)
@@ -274,7 +302,11 @@ def _source_link(name):
 
 # %% ../nbs/appendix/book.ipynb #045
 class DocRenderer:
-    "The renderer that `settings.ini` names: heading, whole docstring, examples as code, and the code itself."
+    """The renderer that `settings.ini` names: heading, whole docstring, examples as code, and the code itself.
+
+    >>> str(DocRenderer(skips)).splitlines()[0]
+    '### skips'
+    """
     def __init__(self, sym, # What `show_doc` was asked to show
                  name:str|None=None, # Name to show
                  title_level:int=3 # Level of the heading
@@ -291,10 +323,23 @@ class DocRenderer:
 
 # %% ../nbs/appendix/book.ipynb #048
 class ShowCode:
-    "Processor of nbdev: keep exported cells that no documentation stands for, hide hidden ones, number equations."
+    """Processor of nbdev: keep exported cells that no documentation stands for, hide hidden ones, number equations.
+
+    >>> from fastcore.basics import AttrDict
+    >>> ShowCode(AttrDict(cells=[])).nb
+    {'cells': []}
+    """
     def __init__(self, nb): self.nb = nb # A notebook while nbdev makes a page of it
 
-    def begin(self):
+    def begin(self): # What nbdev calls
+        """Go over the cells of the notebook.
+
+        >>> from fastcore.basics import AttrDict
+        >>> cells = [AttrDict(cell_type='code', source='def f(): pass', directives_={mark: []}) for mark in ('export', 'hide')]
+        >>> ShowCode(AttrDict(cells=cells)).begin()
+        >>> [c.source for c in cells]
+        ['def f(): pass', None]
+        """
         known = equations(_settings().get('root', '.'))
         own = Path(getattr(self.nb, 'path_', '')).name
         code = [c for c in self.nb.cells if c.cell_type == 'code']
@@ -309,7 +354,14 @@ class ShowCode:
             if {'hide', 'default_exp'} & marks or {'export', 'exports'} & marks and id(follows) in told: cell.source = None
 
     def tell(self, cell, name, module, names):
-        "Put the documentation of `name` in a cell's output, with links to what it speaks of."
+        """Put the documentation of `name` in a cell's output, with links to what it speaks of.
+
+        >>> from fastcore.basics import AttrDict
+        >>> cell = AttrDict(source='show_doc(skips)')
+        >>> ShowCode(None).tell(cell, 'skips', 'book', {'skips'})
+        >>> cell.outputs[0]['data']['text/markdown'].splitlines()[0]
+        '### skips'
+        """
         from importlib import import_module
         from nbdev.doclinks import NbdevLookup
         own, entry = import_module(f'crnn_nb.{module}') if module else None, NbdevLookup()[name]
@@ -360,7 +412,15 @@ def name_headings(text:str, # Markdown of one cell
 # %% ../nbs/appendix/book.ipynb #055
 def equations(root:str|Path='.' # Folder with `settings.ini`
              )->dict: # Number → the notebook's path below `nbs/`
-    "Where each numbered equation of the book stands. Raises `ValueError` where two have one number."
+    r"""Where each numbered equation of the book stands. Raises `ValueError` where two have one number.
+
+    >>> import tempfile
+    >>> nbs = Path(tempfile.mkdtemp())/'nbs'
+    >>> nbs.mkdir()
+    >>> _ = (nbs/'a.ipynb').write_text(json.dumps({'cells': [{'cell_type': 'markdown', 'source': [r'$$a = b \tag{1.1}$$']}]}))
+    >>> equations(nbs.parent)
+    {'1.1': 'a.ipynb'}
+    """
     found = {}
     for p in notebooks(root):
         for c in json.loads(p.read_text(encoding='utf-8'))['cells']:
@@ -467,7 +527,13 @@ def extract_pictures(page:str, # HTML
                      where:str, # The page's path inside the site
                      site:Path # The site's folder
                     )->str: # The same, with links to picture files
-    "Move pictures from `data:` addresses into files below `pictures/`, named by what they held; still ones as lossless WebP if that is smaller."
+    """Move pictures from `data:` addresses into files below `pictures/`, named by what they held; still ones as lossless WebP if that is smaller.
+
+    >>> import tempfile
+    >>> dot = 'R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7' # a picture of one pixel
+    >>> extract_pictures(f'<img src="data:image/gif;base64,{dot}">', 'a/b.html', Path(tempfile.mkdtemp())).split('"')[1][:12]
+    '../pictures/'
+    """
     import base64, io
     from posixpath import dirname, relpath
     from PIL import Image
@@ -555,7 +621,14 @@ def _accessible(page):
 def finish(site:str|Path, # Folder of the rendered site
            root:str|Path='.' # Folder with `settings.ini`
           )->Path: # The site's folder
-    "Make a rendered site whole: no other host, relative links, pictures as files, notebooks to open, site map."
+    """Make a rendered site whole: no other host, relative links, pictures as files, notebooks to open, site map.
+
+    >>> import tempfile
+    >>> site = Path(tempfile.mkdtemp())
+    >>> _ = (site/'index.html').write_text('<a href="/index.html">top</a>')
+    >>> (finish(site, root=site)/'index.html').read_text()
+    '<a href="index.html">top</a>'
+    """
     import shutil
     site, cfg = Path(site), _settings(root)
     root = Path(cfg.get('root', root))
@@ -608,7 +681,13 @@ def _names(root):
 # %% ../nbs/appendix/book.ipynb #080
 def docs(root:str|Path='.' # Folder with `settings.ini`
         )->Path: # Folder of the site
-    "Build the site into `_docs/` without Quarto. Raises `SystemExit` if the renderer fails."
+    """Build the site into `_docs/` without Quarto. Raises `SystemExit` if the renderer fails.
+
+    >>> docs('/nowhere')
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: [Errno 2] No such file or directory: '/nowhere'
+    """
     import contextlib, io, shutil
     from nbdev.serve import proc_nbs
     from smalldocs.cli import main as smalldocs
@@ -693,7 +772,17 @@ def social(root:str|Path='.', # Folder with `settings.ini`
            notebook:str='index.ipynb', # Notebook below `nbs/` with a cell labelled `fig-frames`
            out:str|Path|None=None # File to write; `nbs/images/social.png` if `None`
           )->Path: # The file written
-    "Draw the social picture from the figure `fig-frames` of the first page. Raises `LookupError` if no cell with that label has a picture."
+    """Draw the social picture from the figure `fig-frames` of the first page. Raises `LookupError` if no cell with that label has a picture.
+
+    >>> import tempfile
+    >>> nbs = Path(tempfile.mkdtemp())/'nbs'
+    >>> nbs.mkdir()
+    >>> _ = (nbs/'index.ipynb').write_text('{"cells": []}')
+    >>> social(nbs.parent)
+    Traceback (most recent call last):
+    ...
+    LookupError: index.ipynb has no picture under the label fig-frames; run it first
+    """
     import base64, io
     from PIL import Image, ImageDraw, ImageFont
     import font_roboto
@@ -716,7 +805,12 @@ def social(root:str|Path='.', # Folder with `settings.ini`
 # %% ../nbs/appendix/book.ipynb #090
 def main(args:list|None=None # Words of the command line; those of the process if `None`
         )->int: # Exit status: 0 if all is well, 1 if a check failed, 2 if the words are off
-    "Command line of this chapter: `run [NOTEBOOK…]`, `check [NOTEBOOK…]`, `exported`, `skipped`, `readme`, `docs`, `finish`, `social`."
+    """Command line of this chapter: `run [NOTEBOOK…]`, `check [NOTEBOOK…]`, `exported`, `skipped`, `readme`, `docs`, `finish`, `social`.
+
+    >>> main(['help'])
+    usage: python -m crnn_nb.book run|check [NOTEBOOK…] | exported | skipped | readme | docs | finish | social
+    2
+    """
     args = sys.argv[1:] if args is None else [str(a) for a in args]
     verb, paths = (args[0] if args else ''), [Path(a) for a in args[1:]]
     if verb == 'run':

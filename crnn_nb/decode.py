@@ -144,7 +144,7 @@ PLACE = np.dtype([('blank', 'f8'), ('label', 'f8'), ('total', 'f8'), ('stay_blan
 CANDIDATE = np.dtype([('score', 'f8'), ('place', 'i8'), ('label', 'i8')])
 
 # %% ../nbs/04_decode.ipynb #063
-@compiled
+@compiled(_nrt=False)
 def _add(a, b):
     "log(exp(a) + exp(b))"
     if a < b: a, b = b, a
@@ -152,7 +152,7 @@ def _add(a, b):
     return a + np.log1p(np.exp(b - a))
 
 # %% ../nbs/04_decode.ipynb #066
-@compiled
+@compiled(_nrt=False)
 def _sink(heap, size, score, place, label):
     "Put a candidate on top of a heap of `size`, in the place of what was there, and let it sink to where it belongs."
     j = 0
@@ -165,7 +165,7 @@ def _sink(heap, size, score, place, label):
     heap[j].score, heap[j].place, heap[j].label = score, place, label
 
 # %% ../nbs/04_decode.ipynb #067
-@compiled
+@compiled(_nrt=False)
 def _offer(heap, size, score, place, label):
     "Take a candidate into the heap if it has room, or a worse one to lose. The heap's new size."
     if score == -np.inf: return size
@@ -173,14 +173,14 @@ def _offer(heap, size, score, place, label):
         if score > heap[0].score: _sink(heap, size, score, place, label)
         return size
     j = size
-    while j > 0 and heap[(j - 1)//2].score > score:
-        heap[j] = heap[(j - 1)//2]
-        j = (j - 1)//2
+    while j > 0 and heap[(j - 1) >> 1].score > score:
+        heap[j] = heap[(j - 1) >> 1]
+        j = (j - 1) >> 1
     heap[j].score, heap[j].place, heap[j].label = score, place, label
     return size + 1
 
 # %% ../nbs/04_decode.ipynb #070
-@compiled
+@compiled(_nrt=False)
 def _sort(heap, size):
     "Turn a heap into a list, best first."
     for last in range(size - 1, 0, -1):
@@ -189,12 +189,12 @@ def _sort(heap, size):
         _sink(heap, last, score, place, label)
 
 # %% ../nbs/04_decode.ipynb #073
-@compiled
+@compiled(_nrt=False, forceinline=True)
 def _likely(frame, blank, limit, floor, order):
     "Write up to `limit` classes, most probable first, not the blank and none below `floor`, to `order`. How many there are."
     m = 0
     for c in range(len(frame)):
-        if c == blank or frame[c] < floor or m == limit and (limit == 0 or frame[c] <= frame[order[m - 1]]): continue
+        if frame[c] < floor or c == blank or m == limit and (limit == 0 or frame[c] <= frame[order[m - 1]]): continue
         if m < limit: m += 1
         j = m - 1
         while j > 0 and frame[order[j - 1]] < frame[c]:
@@ -204,7 +204,7 @@ def _likely(frame, blank, limit, floor, order):
     return m
 
 # %% ../nbs/04_decode.ipynb #076
-@compiled
+@compiled(_nrt=False, forceinline=True)
 def _stay(frame, blank, tree, beam, n):
     "For each of the `n` texts in the beam, its paths after one more frame that end in a blank, and in its last label."
     for i in range(n):
@@ -221,7 +221,7 @@ def _stay(frame, blank, tree, beam, n):
 BOTH, BLANK, LABEL, NONE = np.int64(-3), np.int64(-2), np.int64(-1), np.int64(0)
 
 # %% ../nbs/04_decode.ipynb #083
-@compiled
+@compiled(_nrt=False, forceinline=True)
 def _keep(tree, beam, n, heap, split):
     "Offer the `n` texts of the beam as they are to an empty heap; where `split`, each ending of a text by itself. The heap's size."
     size = np.int64(0)
@@ -254,7 +254,7 @@ def _guide(C, blank, lexicon=None, lm=None, lm_weight=.5, length_bonus=0., hotwo
     return Guide(*trie, *model, float(lm_weight), *hot, float(length_bonus), most)
 
 # %% ../nbs/04_decode.ipynb #090
-@compiled
+@compiled(_nrt=False)
 def _child(tree, text, label):
     "The text that is `text` followed by `label`, -1 if the tree has none."
     j = tree[text].child
@@ -262,7 +262,7 @@ def _child(tree, text, label):
     return j
 
 # %% ../nbs/04_decode.ipynb #093
-@compiled
+@compiled(_nrt=False)
 def _following(label, start, stop, c):
     "Where `label[start:stop]`, which is sorted, holds c; -1 if it does not."
     end = stop
@@ -273,11 +273,11 @@ def _following(label, start, stop, c):
     return start if start < end and label[start] == c else -1
 
 # %% ../nbs/04_decode.ipynb #096
-@compiled
+@compiled(_nrt=False, forceinline=True)
 def _grow(frame, floor, order, m, few, tree, beam, n, heap, size, guide):
     "Offer each of the `n` texts with one label more, unless the beam holds that text already. The heap's size."
     lexicon, lm, hot, first, label, lm_score, hot_score = len(guide.first), len(guide.lm_next), len(guide.hot_next), guide.first, guide.label, guide.lm_score, guide.hot_score
-    for i in range(n):
+    for i in range(n - 1, -1, -1):
         text = beam[i].text
         base, start, stop, tries = tree[text].bias + beam[i].total + guide.length_bonus, np.int64(0), np.int64(0), m
         if lexicon: start, stop = np.int64(first[tree[text].word]), np.int64(first[tree[text].word + 1])
@@ -302,33 +302,42 @@ def _grow(frame, floor, order, m, few, tree, beam, n, heap, size, guide):
             size = _offer(heap, size, score, i, x)
     return size
 
+# %% ../nbs/04_decode.ipynb #2245b10e
+@compiled(_nrt=False, forceinline=True)
+def _longer(tree, parent, x, texts, guide):
+    "The text that is `parent` and one letter more, class or node `x`, and the size of the tree: it is written there if it is new."
+    c = guide.label[x] if len(guide.first) else x
+    text = np.int64(_child(tree, parent, c))
+    if text >= 0: return text, texts
+    text = texts
+    tree[text].parent, tree[text].label, tree[text].child, tree[text].sibling = parent, c, -1, tree[parent].child
+    tree[parent].child, tree[text].place = text, -1
+    tree[text].bias = tree[parent].bias + guide.length_bonus
+    if len(guide.first): tree[text].word = x + 1
+    if len(guide.lm_next):
+        tree[text].bias += guide.lm_weight*guide.lm_score[tree[parent].lm, c]
+        tree[text].lm = guide.lm_next[tree[parent].lm, c]
+    if len(guide.hot_next):
+        tree[text].bias += guide.hot_score[tree[parent].hot, c]
+        tree[text].hot = guide.hot_next[tree[parent].hot, c]
+    return text, texts + 1
+
 # %% ../nbs/04_decode.ipynb #099
-@compiled
+@compiled(_nrt=False, forceinline=True)
 def _settle(heap, size, threshold, tree, texts, beam, n, guide):
-    "Make the beam anew from the sorted candidates, those left out that are `threshold` below the best. Sizes of beam and tree."
+    "Make the beam anew from the candidates in the heap, those left out that are `threshold` below the best. Sizes of beam and tree."
+    least = -np.inf
+    if threshold < np.inf:
+        for k in range(size): least = max(least, heap[k].score - threshold)
     for i in range(n):
         beam[i].before = beam[i].text
         tree[beam[i].text].place = -1
     n = np.int64(0)
     for k in range(size):
-        if heap[k].score < heap[0].score - threshold: break
+        if heap[k].score < least: continue
         i, x = heap[k].place, heap[k].label
         text = beam[i].before
-        if x >= 0:
-            parent, c = text, guide.label[x] if len(guide.first) else x
-            text = np.int64(_child(tree, parent, c))
-            if text < 0:
-                text, texts = texts, texts + 1
-                tree[text].parent, tree[text].label, tree[text].child, tree[text].sibling = parent, c, -1, tree[parent].child
-                tree[parent].child, tree[text].place = text, -1
-                tree[text].bias = tree[parent].bias + guide.length_bonus
-                if len(guide.first): tree[text].word = x + 1
-                if len(guide.lm_next):
-                    tree[text].bias += guide.lm_weight*guide.lm_score[tree[parent].lm, c]
-                    tree[text].lm = guide.lm_next[tree[parent].lm, c]
-                if len(guide.hot_next):
-                    tree[text].bias += guide.hot_score[tree[parent].hot, c]
-                    tree[text].hot = guide.hot_next[tree[parent].hot, c]
+        if x >= 0: text, texts = _longer(tree, text, x, texts, guide)
         j = np.int64(tree[text].place)
         if j < 0:
             j, n = n, n + 1
@@ -342,7 +351,7 @@ def _settle(heap, size, threshold, tree, texts, beam, n, guide):
     return n, texts
 
 # %% ../nbs/04_decode.ipynb #104
-@compiled
+@compiled(_nrt=False, forceinline=True)
 def _finish(tree, beam, n, heap, guide, end, out, count, log_probs, scores):
     "Write the beam's best texts, one a row: labels to `out`, their number to `count`, CTC's log-probability and the score with the guide's say."
     size = np.int64(0)
@@ -362,17 +371,58 @@ def _finish(tree, beam, n, heap, guide, end, out, count, log_probs, scores):
         for j in range(length - 1, -1, -1): out[k, j], text = tree[text].label, np.int64(tree[text].parent)
 
 # %% ../nbs/04_decode.ipynb #107
-@compiled
-def _read(x, t, n, frame):
-    "Copy frame t, sample n of `x` (T, N, C). Does it hold log-probabilities: no NaN, nothing above zero?"
-    wrong = np.int32(0)
+@compiled(_nrt=False, forceinline=True)
+def _read(x, t, n, frame, floor):
+    "Copy frame t, sample n of `x` (T, N, C). How many classes reach `floor`; -1 if these are no log-probabilities: there is NaN, or something above zero."
+    wrong, m = np.int32(0), np.int32(0)
     for c in range(len(frame)):
         frame[c] = x[t, n, c]
         wrong = np.int32(wrong | np.int32(not frame[c] <= 1e-3))
-    return wrong == 0
+        m = np.int32(m + np.int32(frame[c] >= floor))
+    return np.int32(-1) if wrong else m
+
+# %% ../nbs/04_decode.ipynb #4a3b829d
+@compiled(_nrt=False, forceinline=True)
+def _largest(frame):
+    "The largest log-probability of a frame."
+    top = -np.inf
+    for c in range(len(frame)): top = max(top, frame[c])
+    return top
+
+# %% ../nbs/04_decode.ipynb #249aff42
+@compiled(_nrt=False, forceinline=True)
+def _cut(frame, floor):
+    "Give all classes below `floor` probability zero. The class that is left alone; -1 where there are more."
+    last, left = np.int64(0), 0
+    for c in range(len(frame)):
+        if frame[c] < floor: frame[c] = -np.inf
+        else: last, left = c, left + 1
+    return last if left == 1 else np.int64(-1)
+
+# %% ../nbs/04_decode.ipynb #2bd3b140
+@compiled(_nrt=False, forceinline=True)
+def _step(frame, c, blank, tree, texts, beam, n, guide):
+    "Go on with the `n` texts of the beam by class `c`, the only one of the frame. The tree's size; -1, and nothing is done, where a text can go on in two ways or two texts meet."
+    if c == blank:
+        for i in range(n):
+            beam[i].total += frame[c]
+            beam[i].blank, beam[i].label = beam[i].total, -np.inf
+        return texts
+    for i in range(n):
+        j = _child(tree, beam[i].text, c)
+        if j >= 0 and tree[j].place >= 0 or tree[beam[i].text].label == c and beam[i].blank > -np.inf and beam[i].label > -np.inf: return np.int64(-1)
+    for i in range(n):
+        text = beam[i].text
+        if tree[text].label != c or beam[i].label == -np.inf:
+            tree[text].place = -1
+            text, texts = _longer(tree, text, c, texts, guide)
+            tree[text].place, beam[i].text = i, text
+        beam[i].total += frame[c]
+        beam[i].blank, beam[i].label = -np.inf, beam[i].total
+    return texts
 
 # %% ../nbs/04_decode.ipynb #110
-@compiled
+@compiled(_nrt=False)
 def _search(x, sample, frames, blank, split, floor, threshold, guide, frame, tree, beam, heap, order, out, count, log_probs, scores):
     "Search one sample of `x` (T, N, C); results as `_finish` writes them. False where a frame holds no log-probabilities."
     tree[0].parent, tree[0].label, tree[0].child, tree[0].place, tree[0].bias = -1, -1, -1, 0, 0.
@@ -382,16 +432,22 @@ def _search(x, sample, frames, blank, split, floor, threshold, guide, frame, tre
     limit = len(order) if len(guide.lm_next) + len(guide.hot_next) else min(len(order), len(heap) + 1)
     if len(guide.first): limit = min(len(order), 8)
     for t in range(frames):
-        if not _read(x, t, sample, frame): return False
+        m = _read(x, t, sample, frame, floor)
+        if m < 0: return False
+        least = floor if m > 0 else _largest(frame)
+        if floor > -np.inf and len(guide.first) == 0:
+            alone = np.int64(blank) if m == 1 and frame[blank] >= floor else _cut(frame, least)
+            more = _step(frame, alone, blank, tree, texts, beam, n, guide) if alone >= 0 else np.int64(-1)
+            if more >= 0:
+                texts = more
+                continue
         _stay(frame, blank, tree, beam, n)
-        size, least, top = _keep(tree, beam, n, heap, split), floor, -np.inf
+        size, top = _keep(tree, beam, n, heap, split), -np.inf
         for i in range(n): top = max(top, tree[beam[i].text].bias + beam[i].total)
-        if floor > -np.inf: least = min(floor, frame.max())
         if size == len(heap): least = max(least, heap[0].score - top - guide.most)
         m = _likely(frame, blank, limit, least, order)
         few = len(guide.first) == 0 or m < limit or m == len(order)
         size = _grow(frame, least, order, m, few, tree, beam, n, heap, size, guide)
-        _sort(heap, size)
         n, texts = _settle(heap, size, threshold, tree, texts, beam, n, guide)
     _finish(tree, beam, n, heap, guide, x.shape[2], out, count, log_probs, scores)
     return True
@@ -416,9 +472,9 @@ def _run(log_probs, beam_size, blank, n_best, input_lengths, min_prob, threshold
     if not threshold > 0: raise DecodeError(f'threshold is {threshold}, but it must be above 0: how far a text may fall behind the best, as a logarithm')
     beam_size = int(min(beam_size, 2*C**min(T, 60)))
     settings = bool(split), math.log(min_prob) if min_prob else -math.inf, float(threshold), _guide(C, blank, **guides)
-    found = _lists(x, lengths, int(blank), beam_size, int(min(n_best, beam_size)), settings)
+    found = _lists(x, lengths, int(blank), beam_size, int(min(n_best, beam_size)), settings, scores or exact)
     if exact: found = _exactly(x, lengths, blank, found)
-    found = [[f if scores else f[:2] for f in texts] for texts in found]
+    if exact and not scores: found = [[f[:2] for f in texts] for texts in found]
     return found[0] if single else found
 
 # %% ../nbs/04_decode.ipynb #116
@@ -426,15 +482,18 @@ def _room(T, C, beam_size, prefixes):
     "Most texts that a search can come by, with a lexicon of so many prefixes (-1 without)."
     texts, new = 1, 1
     for t in range(T):
-        new = min(new*C, beam_size)
+        before, new = new, min(new*C, beam_size)
+        if new == before:
+            texts += new*(T - t)
+            break
         texts += new
     if prefixes >= 0: texts = min(texts, prefixes + 1)
     if texts >= 2**31: raise DecodeError(f'beam_size is {beam_size}, but a search of {T} frames can have at most {(2**31 - 1)//T} places')
     return texts
 
 # %% ../nbs/04_decode.ipynb #118
-def _lists(x, lengths, blank, beam_size, n_best, settings):
-    "Search `x` (T, N, C); N lists of `(labels, log_prob, score)`. Samples where no word of a lexicon was found are searched again, wider."
+def _lists(x, lengths, blank, beam_size, n_best, settings, triples=True):
+    "Search `x` (T, N, C); N lists of `(labels, log_prob, score)`, without the score unless `triples`. Samples where no word of a lexicon was found are searched again, wider."
     T, N, C = x.shape
     guide = settings[-1]
     prefixes = len(guide.first) - 1
@@ -445,11 +504,13 @@ def _lists(x, lengths, blank, beam_size, n_best, settings):
         if N: over_batch(_searches, N, x, lengths, blank, beam_size, texts, *settings, out, count, log_probs, scores)
     except MemoryError: raise DecodeError(f'beam_size is {beam_size}, and its tables do not fit into memory: {texts} texts for each thread, {n_best} results a sample') from None
     if count.min(initial=0) < -1: _refuse(x, lengths)
-    found = [[(labels[:m], p, s) for labels, m, p, s in zip(*sample) if m >= 0]
-             for sample in zip(out[:, :, :count.max(initial=0)].tolist(), count.tolist(), log_probs.tolist(), scores.tolist())]
+    labels, sizes = out.reshape(N*n_best, T)[:, :count.max(initial=0)].tolist(), count.reshape(-1).tolist()
+    for row, m in zip(labels, sizes): del row[m:]
+    rows = list(zip(labels, log_probs.reshape(-1).tolist(), *[scores.reshape(-1).tolist()]*triples))
+    found = [rows[k:k + m] for k, m in zip(range(0, N*n_best, n_best), (count >= 0).sum(1).tolist())]
     missing = [n for n in range(N) if not found[n]] if beam_size < 2*prefixes else []
     if missing:
-        again = _lists(np.ascontiguousarray(x[:, missing]), lengths[missing], blank, min(2*beam_size, 2*prefixes), n_best, settings)
+        again = _lists(np.ascontiguousarray(x[:, missing]), lengths[missing], blank, min(2*beam_size, 2*prefixes), n_best, settings, triples)
         for n, sample in zip(missing, again): found[n] = sample
     return found
 
@@ -483,7 +544,7 @@ def prefix_beam_search(log_probs, # Log-probabilities, (T, N, C), or (T, C) for 
                        lm_weight:float=.5, # What its log-probability is multiplied by
                        length_bonus:float=0., # Added for each character, natural logarithm
                        hotwords=None, # `Hotwords`: words with a bonus
-                       min_prob:float=0., # Classes less probable than this start no character in a frame
+                       min_prob:float=0., # Classes less probable than this are left out of a frame, save the best; with a `lexicon` they only start no character
                        threshold:float=math.inf, # Drop texts that are this far below the best, natural logarithm
                        exact:bool=False, # Give exact log-probabilities, by one forward pass a text?
                        scores:bool=False # Give triples, with the score that sorts them?

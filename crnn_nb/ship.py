@@ -73,7 +73,13 @@ class Average:
         else: self.state = {k: v.detach().clone() for k, v in now.items()}
 
     def save(self, run)->Path: # The weights file
-        "Write the average: `average.pt` to go on with, `average.safetensors` to read with. Of several processes, one does."
+        """Write the average: `average.pt` to go on with, `average.safetensors` to read with. Of several processes, one does.
+
+        >>> import types
+        >>> second = types.SimpleNamespace(accelerator=types.SimpleNamespace(is_main_process=False), folder=Path('run'))
+        >>> Average().save(second).name
+        'average.safetensors'
+        """
         if not run.accelerator.is_main_process: return run.folder/'average.safetensors'
         write_whole(run.folder/'average.pt', lambda f: torch.save(dict(state=self.state, n=self.n, step=run.state.step), f))
         net = make_crnn(run.config, run.alphabet)
@@ -90,7 +96,14 @@ shipped_again = dict(max_images=1_250_000, lr=1.5e-3, warmup=200, seed=2)
 
 # %% ../nbs/13_ship.ipynb #013
 class ShippedRun(Run):
-    "A run over `DrawnWords`, with `hold_then_fall`."
+    """A run over `DrawnWords`, with `hold_then_fall`.
+
+    >>> import tempfile
+    >>> from crnn_nb.synth import DEFAULT
+    >>> words = DrawnWords(tempfile.mkdtemp(), DEFAULT, size=8, blocks=2)
+    >>> ShippedRun(dict(checkpoints_dir=tempfile.mkdtemp(), width=.125, train_batch_size=4, epochs=3, cpu_workers=0), (words, words)).steps
+    6
+    """
     def __init__(self, config, datasets=None, found=None):
         super().__init__(config, datasets, found)
         factor = lambda s: hold_then_fall(s, self.steps, self.config['warmup'], FALL)
@@ -104,7 +117,14 @@ class ShippedRun(Run):
 @contextlib.contextmanager
 def draw_ahead(words:DrawnWords # What is to be drawn
               ):
-    "Draw the blocks of `words` in another process while the block of the `with` statement runs."
+    """Draw the blocks of `words` in another process while the block of the `with` statement runs.
+
+    >>> import tempfile
+    >>> with draw_ahead(DrawnWords(tempfile.mkdtemp(), size=8, blocks=2)) as process: process.poll() is None # it is at work
+    True
+    >>> process.poll() is None
+    False
+    """
     job = json.dumps(dict(folder=str(words.folder), ranges=words.ranges.to_dict(), size=words.size, blocks=words.blocks, seed=words.seed, split=words.split,
                           easy=words.easy, easy_strengths=words.easy_strengths, img_height=words.img_height, img_width=words.img_width))
     env = os.environ | dict(PYTHONPATH=os.pathsep.join(filter(None, sys.path)), OMP_NUM_THREADS='1')
@@ -174,6 +194,11 @@ def train_shipped(checkpoints_dir:str|Path='checkpoints/shipped', # Where everyt
     """Repeat the training of the shipped weights: hours. Ctrl-C ends it with a checkpoint that `resume=True` takes up.
 
     Raises `TrainError`, and `SynthError` where the faces are not installed.
+
+    >>> train_shipped(resume=True, lr=1.)
+    Traceback (most recent call last):
+    ...
+    crnn_nb.train.TrainError: resume: lr belongs to the run, which keeps the configuration it began with
     """
     folder = Path(checkpoints_dir)
     keep = ahead, tuple(callbacks), progress
@@ -262,6 +287,11 @@ def export_onnx(path:str|Path, # File to write, `.onnx`
     """Write the network as ONNX: `images (N, 1, H, W)` float32 in [-1, 1] to `logits (T, N, C)`.
 
     Needs the packages of the extra `onnx`. Raises `ModelError` where they are missing or the weights cannot be read.
+
+    >>> export_onnx('net.pt')
+    Traceback (most recent call last):
+    ...
+    crnn_nb.model.ModelError: net.pt: the name must end in .onnx
     """
     try: import onnx
     except ImportError: raise ModelError("ONNX needs the packages onnx and onnxruntime: pip install 'crnn_nb[onnx]'") from None

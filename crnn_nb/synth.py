@@ -794,19 +794,32 @@ class Ranges:
     def __post_init__(self): _check_ranges(self)
 
     def to_dict(self)->dict: # Plain values, fit for JSON
-        "The distribution as plain values; `Ranges.from_dict` is the way back."
+        """The distribution as plain values; `Ranges.from_dict` is the way back.
+
+        >>> Ranges(dials=dict(tilt=Dial(1, -4, 4))).to_dict()['dials']
+        {'tilt': {'p': 1, 'low': -4, 'high': 4}}
+        """
         return asdict(self)
 
     @classmethod
     def from_dict(cls, d:dict # What `to_dict` gave, or JSON made of it
                  )->'Ranges': # The distribution
-        "The distribution that `to_dict` wrote down."
+        """The distribution that `to_dict` wrote down.
+
+        >>> Ranges.from_dict(json.loads(json.dumps(DEFAULT.to_dict()))) == DEFAULT
+        True
+        """
         plain = {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
         return cls(**plain | dict(dials={name: Dial(**v) for name, v in d['dials'].items()}))
 
     def scaled(self, strength:float # 0 leaves every dial neutral, 1 as it is
               )->'Ranges': # The weaker distribution
-        "The same distribution with every dial pulled towards its neutral value."
+        """The same distribution with every dial pulled towards its neutral value.
+
+        >>> weaker = Ranges(contrast=(.4, 1.), dials=dict(stretch=Dial(1, .8, 1.4))).scaled(.5)
+        >>> weaker.contrast, weaker.dials
+        ((0.7, 1.0), {'stretch': Dial(p=1, low=0.9, high=1.2)})
+        """
         pull = lambda name, v: _NEUTRAL[name] + strength*(v - _NEUTRAL[name])
         dials = {name: Dial(d.p, pull(name, d.low), pull(name, d.high)) for name, d in self.dials.items()}
         low, high = self.contrast
@@ -1082,12 +1095,22 @@ class SynthWords:
 
     def text(self, i:int # Index of a word
             )->str: # What it says
-        "The text of `words[i]`, without drawing it."
+        """The text of `words[i]`, without drawing it.
+
+        >>> words = SynthWords('test', 3, seed=1)
+        >>> words.text(2) == words[2][1]
+        True
+        """
         return self.plan(i)[0] if self.ranges.frequent else random_text(self._chance(i), self.split, self.ranges)
 
     def plan(self, i:int # Index of a word
             )->tuple: # (text, `Style`)
-        "Text and style of `words[i]`: `draw_word(*words.plan(i))` is its image."
+        """Text and style of `words[i]`: `draw_word(*words.plan(i))` is its image.
+
+        >>> words = SynthWords('test', 3, seed=1)
+        >>> (draw_word(*words.plan(2)) == words[2][0]).all().item()
+        True
+        """
         rng = self._chance(i)
         text, style = random_text(rng, self.split, self.ranges), random_style(rng, self.ranges, self.height)
         return self._drawable(text, style) if self.ranges.frequent else text, style

@@ -32,10 +32,6 @@ import cv2
 import numpy as np
 import torch
 from fastcore.basics import patch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
@@ -65,6 +61,8 @@ class Scene:
 
     @themed
     def __init__(self):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
         self.fig, self.pool, self.live, self.ground = Figure(figsize=self.size), {}, [], None
         FigureCanvasAgg(self.fig)
         self.build()
@@ -118,6 +116,7 @@ def boxes(self:Scene,
           items # `(left, top, right, bottom, fill, edge, width)`: colours, `'none'` for none; points
          )->None:
     "Set the boxes of axes."
+    from matplotlib.collections import PolyCollection
     if (ax, 'boxes') not in self.pool: self.pool[ax, 'boxes'] = self.moves(ax.add_collection(PolyCollection([], zorder=1), autolim=False))
     drawn, items = self.pool[ax, 'boxes'], list(items)
     drawn.set_verts([[(a, b), (c, b), (c, d), (a, d)] for a, b, c, d, *_ in items])
@@ -130,6 +129,7 @@ def lines(self:Scene,
           items # `(points, colour, width, style)`
          )->None:
     "Set the lines of axes."
+    from matplotlib.collections import LineCollection
     if (ax, 'lines') not in self.pool: self.pool[ax, 'lines'] = self.moves(ax.add_collection(LineCollection([], zorder=.9), autolim=False))
     drawn, items = self.pool[ax, 'lines'], list(items)
     drawn.set(segments=[i[0] for i in items], color=[i[1] for i in items], linewidth=[i[2] for i in items], linestyle=[i[3] for i in items])
@@ -883,7 +883,13 @@ class Hyp:
     score:float=-math.inf # What sorts it: `total`, and what a guide adds
     came:list=field(default_factory=list) # Places in the beam before, of what it was made of
     @property
-    def total(self): return _log_add(self.blank, self.label)
+    def total(self): # Log-probability of the text
+        """All paths, whatever they end in.
+
+        >>> Hyp((1,), blank=-math.inf, label=-2.).total
+        -2.0
+        """
+        return _log_add(self.blank, self.label)
 
 # %% ../nbs/12_widgets.ipynb #109
 def beam_steps(log_probs, # (T, C) natural logarithm, blank 0
@@ -1405,7 +1411,13 @@ class Recording:
     pictures:list=field(default_factory=list) # The sample words, (32, 100) uint8
     texts:list=field(default_factory=list) # What they say
     @property
-    def images(self): return max([r['images'] for r in self.rows[-1:]] + [i for i, _ in self.shots[-1:]], default=0)
+    def images(self): # Seen so far
+        """How far the run has come, by the later of its last row and its last readings.
+
+        >>> Recording(rows=[dict(images=320)], shots=[(400, ['a'])]).images
+        400
+        """
+        return max([r['images'] for r in self.rows[-1:]] + [i for i, _ in self.shots[-1:]], default=0)
 
 # %% ../nbs/12_widgets.ipynb #170
 def recorded(path, # JSON file of a recorded run, as for `read_run`

@@ -101,6 +101,24 @@ def test_check_names_paths_and_errors(tmp_path):
     assert 'ValueError' in said and 'path of the machine' in said and 'never executed' in said
 
 
+def test_what_execute_stores_is_clean_and_check_sees_what_is_not(tmp_path):
+    import nbformat
+    from nbdev.clean import clean_nb
+    path = tmp_path/'small.ipynb'
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('object()', metadata={'scrolled': True, 'tags': ['a']}), nbformat.v4.new_markdown_cell('')])
+    nb.metadata = {'kernelspec': {'display_name': 'Python 3', 'language': 'python', 'name': 'python3'}, 'language_info': {'name': 'python'}}
+    nbformat.write(nb, path)
+    book.execute(path)
+    stored = path.read_text()
+    nb = json.loads(stored)
+    clean_nb(nb, allowed_metadata_keys=['executed'])
+    assert nb == json.loads(stored) and '<object>' in stored and book.check(path) == []
+    for old, new in (('"display_name": "python3"', '"display_name": "Python 3"'), ('"metadata": {},', '"metadata": {"scrolled": true},'), ('<object>', '<object at 0x7f00>')):
+        assert old in stored
+        path.write_text(stored.replace(old, new, 1))
+        assert [w for w in book.check(path) if 'not clean' in w] == ['small.ipynb: not clean, a commit would change it; run `nbdev_clean`']
+
+
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=ids)
 def test_imports_stand_alone(path):
     "As nbdev asks: a cell imports, or it does something."
@@ -109,6 +127,68 @@ def test_imports_stand_alone(path):
         except SyntaxError: continue
         kinds = {isinstance(n, (ast.Import, ast.ImportFrom)) for n in body}
         assert kinds != {True, False}, f'{path.name}: imports and other code in one cell:\n{text}'
+
+
+MODULES = sorted(p.stem for p in (ROOT/'crnn_nb').glob('*.py') if not p.stem.startswith('_'))
+SHOWN_BY_THEIR_CELLS = { # classes of `widgets` whose methods draw, or answer a hand: the explorer's own cell shows what they do
+    'Scene', 'ShapesScene', 'EmissionsScene', 'LatticeScene', 'DecodersScene', 'ReadingScene', 'TrainingScene', 'Explorer',
+    'Training', # its methods start, pause and end a thread that trains
+}
+OVERRIDES = {'forward'} # methods that a library calls, and documents
+
+
+def without_example(source):
+    "Exported functions and classes, and their public methods, whose docstring has no `>>>`; exceptions need none."
+    tree, missing, described = ast.parse(source), [], {}
+    exported = next(ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == '__all__')
+    def look(node, owner=None):
+        if owner and (owner.startswith('_') or owner in SHOWN_BY_THEIR_CELLS or node.name.startswith('_') or node.name in OVERRIDES): return
+        if '>>>' not in (ast.get_docstring(node) or ''): missing.append(f'{owner}.{node.name}' if owner else node.name)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            patched = any('patch' in (d.id if isinstance(d, ast.Name) else getattr(getattr(d, 'func', None), 'id', '')) for d in node.decorator_list)
+            if patched: look(node, ast.unparse(node.args.args[0].annotation))
+            elif node.name in exported: look(node)
+        elif isinstance(node, ast.ClassDef) and node.name in exported:
+            bases, methods = [ast.unparse(b) for b in node.bases], [m for m in node.body if isinstance(m, ast.FunctionDef)]
+            if any(b.endswith(('Error', 'Exception', 'Warning')) for b in bases): continue
+            look(node)
+            described[node.name] = {m.name for m in methods}.union(*(described.get(b, set()) for b in bases))
+            for m in methods:
+                if not any(m.name in described.get(b, ()) for b in bases): look(m, node.name) # else the docstring is inherited
+    return missing
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_public_names_have_an_example(name):
+    missing = without_example((ROOT/f'crnn_nb/{name}.py').read_text(encoding='utf-8'))
+    assert not missing, f'give each of these an example (>>>) in its docstring: {", ".join(missing)}'
+
+
+def test_missing_examples_are_found():
+    source = '''__all__ = ['f', 'C', 'D', 'E', 'Scene']
+def f(): "No example."
+def _g(): "Private."
+class E(ValueError): "An exception."
+class C:
+    """>>> 1"""
+    def __len__(self): return 0
+    def forward(self): "A library's."
+    def of_its_own(self): pass
+class D(C):
+    """>>> 1"""
+    def of_its_own(self): pass
+class Scene:
+    """>>> 1"""
+    def draw(self): pass
+@patch(as_prop=True)
+def patched(self:C): "No example."
+@patch
+def fine(self:C): """>>> 1"""
+@patch
+def lines(self:Scene): pass
+'''
+    assert without_example(source) == ['f', 'C.of_its_own', 'C.patched']
 
 
 def test_readme_is_generated_from_the_first_page(tmp_path):

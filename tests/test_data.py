@@ -539,9 +539,9 @@ def test_default_folder_is_drawn(tmp_path, monkeypatch, how):
 
 
 def test_tsv(root):
-    (root/'labels.tsv').write_text("7/1/0_flora_0.jpg\tFlora's\n\n7/1/1_Lube_1.jpg\ttwo\ttabs \r\n", newline='')
+    (root/'labels.tsv').write_text("7/1/0_flora_0.jpg\tFlora's\n\n7/1/1_Lube_1.jpg\ttwo words \r\n", newline='')
     dataset = TSVDataset(root, unknown='strip')
-    assert [dataset.text(i) for i in range(2)] == ["Flora's", 'two\ttabs '] and spelled([synth90k_collate_fn([dataset[0], dataset[1]])]) == ['floras', 'twotabs']
+    assert [dataset.text(i) for i in range(2)] == ["Flora's", 'two words '] and spelled([synth90k_collate_fn([dataset[0], dataset[1]])]) == ['floras', 'twowords']
     for line, message in (('7/1/0_flora_0.jpg Flora', 'line 2: .* no tab'), ('../x.jpg\tx', 'line 2: .* leaves the root'), ('/x.jpg\tx', 'line 2'), ('\tx', 'line 2: the path is empty')):
         (root/'labels.tsv').write_text(f'a.jpg\ta\n{line}\n')
         with pytest.raises(DataError, match=message): TSVDataset(root)
@@ -655,7 +655,7 @@ def test_width_batches(widths, batch_size, shuffle, drop_last, pool, seed):
 
 
 def test_like_widths_save_padding():
-    widths = np.random.default_rng(0).gamma(6, 18, 5000)
+    widths = np.random.default_rng(0).gamma(6, 18, 5000).astype(int) + 1
     cost = lambda batches: sum(len(b)*widths[b].max() for b in batches)
     shuffled = np.random.default_rng(1).permutation(4992).reshape(-1, 64).tolist()
     sampler = WidthBatchSampler(widths[:4992], 64)
@@ -717,3 +717,188 @@ def test_skipped_looks_through_parts_of_several_datasets(tmp_path):
     for rows in ([0, 4, 5], [7], [8, 6], [], [1, 4, 7]):
         report = skipped(DataLoader(Subset(Subset(whole, list(range(9))), rows)))
         assert [name for _, name, _ in report] == [f'{i//3}x.jpg' for i in rows if i % 3 == 1] and report.seen == len(rows)
+
+
+# ---- files, images and lists that are damaged or of another kind
+
+def test_file_of_too_many_bytes_is_not_read(tmp_path, monkeypatch):
+    with open(tmp_path/'film.jpg', 'wb') as f: f.truncate(50*2**30) # no byte of it is on the disk
+    for use in (load_image, lambda p: WordDataset([str(p)], broken='raise')[0]):
+        with pytest.raises(DataError, match='film.jpg has 53,687,091,200 bytes, more than MAX_BYTES=200,000,000') as e: use(tmp_path/'film.jpg')
+        assert e.value.reason == 'too large'
+    assert WordDataset(['film.jpg'], ['film'], tmp_path)[0].reason == 'too large' and WordDataset(['film.jpg'], ['film'], tmp_path, keep_ratio=True).widths().tolist() == [100]
+    with open(tmp_path/'film.jpg', 'rb') as f, pytest.raises(DataError, match='more than MAX_BYTES') as e:
+        monkeypatch.setattr(D, 'MAX_BYTES', 1000)
+        load_image(f)
+    assert e.value.reason == 'too large'
+    (tmp_path/'fits.jpg').write_bytes(picture(3).ljust(1000, b'\0'))
+    assert load_image(tmp_path/'fits.jpg').shape == (1, 32, 100)
+    (tmp_path/'fits.jpg').write_bytes(picture(3).ljust(1001, b'\0'))
+    with pytest.raises(DataError, match='1,001 bytes|more than MAX_BYTES'): load_image(tmp_path/'fits.jpg')
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='no such device')
+def test_endless_file_is_not_read(monkeypatch):
+    monkeypatch.setattr(D, 'MAX_BYTES', 10**5)
+    with pytest.raises(DataError, match='more than MAX_BYTES=100,000') as e: load_image('/dev/zero')
+    assert e.value.reason == 'too large'
+    with pytest.raises(DataError) as e: load_image('/dev/null')
+    assert e.value.reason == 'empty'
+
+
+def test_pipe_is_read():
+    r, w = os.pipe()
+    os.write(w, picture(5))
+    os.close(w)
+    with open(r, 'rb', buffering=0) as f: assert torch.equal(load_image(f), load_image(picture(5)))
+
+
+OPEN_LMDB = "import sys\nfrom crnn_nb.data import DataError, open_dataset\ntry: open_dataset(sys.argv[1]).check()\nexcept DataError as e: print('DataError:', e)"
+
+
+@pytest.mark.parametrize('part', [0, .001, .01, .3, .5, .99])
+def test_lmdb_cut_short(tmp_path, part):
+    "In a process of its own: to look beyond the end of a mapped file ends the process."
+    path = write_lmdb(tmp_path/'mdb', [(picture(k, 400, 100, quality=95), w) for k, w in enumerate(WORDS*20)])
+    whole = (path/'data.mdb').read_bytes()
+    (path/'data.mdb').write_bytes(whole[:int(part*len(whole))])
+    out = subprocess.run([sys.executable, '-c', OPEN_LMDB, path], capture_output=True, text=True)
+    assert out.returncode == 0 and f'{path/"data.mdb"} is cut short: it has {int(part*len(whole)):,} bytes' in out.stdout, out
+
+
+def test_lmdb_without_unused_pages_at_its_end(tmp_path):
+    "LMDB does not write pages at the end that were freed before they were filled: such a file is whole."
+    path = write_lmdb(tmp_path/'mdb', [(picture(k), w) for k, w in enumerate(WORDS)])
+    data = bytearray((path/'data.mdb').read_bytes())
+    size, root, last = D._mdb_header(data)
+    newer = max((0, size), key=lambda at: struct.unpack_from('=Q', data, at + 144))
+    struct.pack_into('=Q', data, newer + 136, last + 7)
+    (path/'data.mdb').write_bytes(data)
+    assert D._mdb_header(data) == (size, root, last + 7) and len(LMDBDataset(path).check()) == 0
+    assert max(D._mdb_pages(data, size, root)) <= last
+
+
+@pytest.mark.parametrize('depth', [1, 40])
+def test_lmdb_pages_as_lmdb_counts_them(tmp_path, depth):
+    path = write_lmdb(tmp_path/'mdb', [(bytes(k*700 % 9000), w) for k, w in enumerate(WORDS*depth)])
+    data = (path/'data.mdb').read_bytes()
+    size, root, last = D._mdb_header(data)
+    with lmdb.open(str(path), readonly=True, lock=False) as env: info, stat = env.info(), env.stat()
+    pages = list(D._mdb_pages(data, size, root))
+    assert size == stat['psize'] and last == info['last_pgno'] and len(pages) >= stat['leaf_pages'] + stat['branch_pages'] and max(pages) <= last
+
+
+@pytest.mark.parametrize('count', [8, 10**6, 10**15, '9'*30, '9'*5000])
+def test_lmdb_that_promises_too_much(tmp_path, count):
+    with pytest.raises(DataError, match='num-samples is .*, but the LMDB has 7 entries in all'): LMDBDataset(write_lmdb(tmp_path/'mdb', [(picture(1), 'a')]*3, count))
+
+
+def closed(path):
+    with Image.open(path) as image: pass
+    return image
+
+
+RAMP = np.linspace(0, 255, 52, dtype=np.float32).round().reshape(4, 13)
+IMAGES = {'cut': (lambda p: Image.open(io.BytesIO(p.read_bytes()[:-300])), 'truncated', 'breaks off or is damaged'), 'closed': (closed, 'unreadable', 'was closed'),
+          'closed after use': (lambda p: [i := Image.open(p), i.load(), i.close()][0], 'unreadable', 'was closed'),
+          'its file closed': (lambda p: [i := Image.open(p), i.fp.close()][0], 'unreadable', 'was closed'),
+          'LAB': (lambda p: Image.new('LAB', (9, 9)), 'unreadable', 'of mode LAB, which Pillow does not convert to grey: pass it as RGB'),
+          'no pixels': (lambda p: Image.new('L', (0, 0)), 'empty', '0 x 0 pixels'), 'no rows': (lambda p: Image.new('RGB', (5, 0)), 'empty', '5 x 0 pixels'),
+          'negative': (lambda p: Image.fromarray(RAMP - 300), 'not an image', 'values from -300 to -45'), 'NaN': (lambda p: Image.fromarray(RAMP*np.nan), 'not an image', 'holds NaN'),
+          'large': (lambda p: Image.fromarray((RAMP*1000).astype(np.int32)), 'not an image', 'values from 0 to 255000')}
+
+
+@pytest.mark.parametrize('kind', IMAGES)
+def test_pillow_images_that_are_none(tmp_path, kind):
+    make, reason, message = IMAGES[kind]
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 64), np.uint8)).save(tmp_path/'a.png')
+    with pytest.raises(DataError, match=message) as e: load_image(make(tmp_path/'a.png'))
+    assert e.value.reason == reason
+
+
+@pytest.mark.parametrize('image', [Image.fromarray(RAMP), Image.fromarray(RAMP/255), Image.fromarray(RAMP/127.5 - 1), Image.fromarray(RAMP.astype(np.int32)),
+                                   Image.fromarray((RAMP*257).astype(np.int32)), Image.fromarray((RAMP*257).astype(np.uint16))], ids='F F1 F-1 I I16 I;16'.split())
+def test_grey_levels_of_floats_and_integers(image):
+    want = RAMP.astype(np.uint8)
+    np.testing.assert_array_equal(D._to_grey(image), want)
+    np.testing.assert_array_equal(decode_image(encoded(image, 'tiff')), want)
+
+
+def test_lab_file_says_its_mode():
+    with pytest.raises(DataError, match='word.tif is of mode LAB') as e: decode_image(encoded(Image.new('LAB', (9, 9)), 'tiff'), 'word.tif')
+    assert e.value.reason == 'unreadable'
+
+
+def test_load_image_takes_files_and_tensors(tmp_path):
+    (tmp_path/'a.jpg').write_bytes(picture(5))
+    want = load_image(picture(5))
+    with open(tmp_path/'a.jpg', 'rb') as f: assert torch.equal(load_image(f), want)
+    assert torch.equal(load_image(io.BytesIO(picture(5))), want) and torch.equal(load_image(torch.tensor(decode_image(picture(5)))), want)
+    with pytest.raises(DataError, match="cannot be read: .*closed file. Pass a file that is open, with mode 'rb'"): load_image(f)
+    with open(__file__) as text, pytest.raises(DataError, match="test_data.py gives str, not bytes: open the file with mode 'rb'"): load_image(text)
+    with pytest.raises(DataError, match='gives str'): load_image(io.StringIO('a word'))
+    with open(__file__, 'rb') as code, pytest.raises(DataError, match='test_data.py is not an image'): load_image(code)
+    for tensor in (torch.eye(4).to_sparse(), torch.zeros(4, 4, device='meta')):
+        with pytest.raises(DataError, match='pass a dense one, on the cpu'): load_image(tensor)
+    with pytest.raises(DataError, match='must be uint8'): load_image(torch.rand(4, 4).bfloat16())
+    assert D._to_array(torch.tensor([.5]).bfloat16(), 'a').tolist() == [.5] and D._to_array(torch.zeros(2).half(), 'a').dtype == np.float16
+
+
+@pytest.mark.parametrize('name', ['labels.tsv', 'gt.txt'])
+@pytest.mark.parametrize('text', ['', '\n', '\ufeff', ' \r\n\t\r\n'])
+def test_lists_of_nothing(tmp_path, name, text):
+    (tmp_path/name).write_bytes(text.encode())
+    for use in (open_dataset, {'labels.tsv': TSVDataset, 'gt.txt': ICDARDataset}[name]):
+        for path in (tmp_path, tmp_path/name):
+            with pytest.raises(DataError, match=f'{name} holds no line'): use(path)
+
+
+@pytest.mark.parametrize('name, text, message', [
+    ('labels.tsv', 'a.png\ta\na.png\ta\tb\n', 'labels.tsv, line 2: .* has 2 tabs, where one is needed'), ('labels.tsv', 'a.png\ta\n\na.png\ta\t\n', 'labels.tsv, line 3: .* has 2 tabs'),
+    ('labels.tsv', 'a.png\ta\na.png\ta\rb\n', 'labels.tsv, line 2: .* holds a carriage return'), ('labels.tsv', 'a.png\ta\ra.png\tb\r', 'line 1: .* holds a carriage return'),
+    ('gt.txt', 'a.png, "a"\na.png, "a\rb"\n', 'gt.txt, line 2: .* holds a carriage return'), ('gt.txt', 'a.png, "a"\na.png, "a\tb"\n', 'gt.txt, line 2: .* holds a tab'),
+    ('gt.txt', 'a.png, "a"\na.png\ta, b\n', 'gt.txt, line 2: .* holds a tab. Lines of path, tab, text are read by TSVDataset'), ('gt.txt', 'a,b.png\ta\n', 'line 1: .* holds a tab'),
+    ('gt.txt', 'a.png, "a"\na.png\ta\n', 'line 2: .* is not `word_1.png'), ('gt.txt', 'a.png\ta\na.png, "a"\n', 'gt.txt, line 2: .* is not|gt.txt, line 1: .* is not')])
+def test_lines_that_are_not_what_they_seem(tmp_path, name, text, message):
+    (tmp_path/'a.png').write_bytes(picture(1))
+    (tmp_path/name).write_bytes(text.encode())
+    for path in (tmp_path, tmp_path/name):
+        with pytest.raises(DataError, match=message): open_dataset(path)
+
+
+@pytest.mark.parametrize('name, text, kind', [
+    ('gt.txt', 'a.png, "one, two"\na.png, plain\na.png,"three"\n', ICDARDataset), ('gt.txt', 'a.png, plain\r\na.png, plain\r\n', ICDARDataset), ('gt.txt', 'a.png,\t"one"\n', ICDARDataset),
+    ('gt.txt', 'a.png,\tone\n', ICDARDataset), ('gt.txt', 'a.png\tone\na.png\ttwo, three\n', TSVDataset), ('list.txt', 'a.png, "one"\na.png, plain\n', ICDARDataset),
+    ('list.txt', 'a.png,\t"one"\n', ICDARDataset), ('list.txt', 'a.png\t"one, two"\n', TSVDataset), ('labels.tsv', 'a.png\tone\r\na.png\ttwo\r\n', TSVDataset)])
+def test_layout_of_a_list(tmp_path, name, text, kind):
+    (tmp_path/'a.png').write_bytes(picture(1))
+    (tmp_path/name).write_bytes(text.encode())
+    for path in (tmp_path/name, *[tmp_path]*(name != 'list.txt')):
+        dataset = open_dataset(path, unknown='strip')
+        assert type(dataset) is kind and len(dataset.check()) == 0 and {dataset.name(i) for i in range(len(dataset))} == {'a.png'}
+        assert not any(c in dataset.text(i) for i in range(len(dataset)) for c in '\t\r')
+
+
+def test_lists_in_no_layout(tmp_path):
+    for text in ('a.png,\tplain\n', 'a.png, plain\n', '"a.png","one"\n', 'a.png\tone\na.png, "two"\n'):
+        (tmp_path/'list.txt').write_text(text)
+        with pytest.raises(DataError, match='list.txt is neither path, tab, text'): open_dataset(tmp_path/'list.txt')
+
+
+def test_missing_annotation_and_lexicon(tmp_path):
+    for path, why in ((tmp_path/'none.txt', 'No such file'), (tmp_path, 'Is a directory')):
+        with pytest.raises(DataError) as e: read_annotation(path)
+        assert str(path) in str(e.value) and why in str(e.value) and 'lines of "path index", is expected there' in str(e.value)
+        with pytest.raises(DataError) as e: read_lexicon(path)
+        assert str(path) in str(e.value) and why in str(e.value) and 'a word a line, is expected there' in str(e.value)
+
+
+@pytest.mark.parametrize('widths', [[60.9], [60.], [True], ['60'], [[60, 70]], [60, 0], [np.nan], 60])
+def test_widths_that_are_none(widths):
+    with pytest.raises(DataError, match='widths=.*: whole numbers of pixels are needed'): WidthBatchSampler(widths, 2)
+
+
+def test_widths_of_any_integers():
+    for widths in ([9, 3], np.array([9, 3], np.uint8), torch.tensor([9, 3])): assert list(WidthBatchSampler(widths, 1, shuffle=False)) == [[1], [0]]
+    assert list(WidthBatchSampler([], 1)) == []
+    for wrong in (dict(batch_size=1.5), dict(batch_size=0), dict(batch_size=1, pool=0)): pytest.raises(DataError, WidthBatchSampler, [9], **wrong)

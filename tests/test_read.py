@@ -1,19 +1,23 @@
 "The reader and the command line: inputs of each kind, good and bad; a floor for the shipped weights."
+import hashlib
 import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from crnn_nb.data import DataError
+from crnn_nb.decode import CharLM
 from crnn_nb.model import ModelError
-from crnn_nb.read import Reader, app, list_images, shipped, to_grey
-from crnn_nb.synth import Style, SynthWords, draw_word
+from crnn_nb.read import Reader, app, list_images, shipped, shipped_lm, to_grey
+from crnn_nb.synth import HARD, Style, SynthWords, draw_word
 
 
 @pytest.fixture(scope='module')
@@ -83,6 +87,42 @@ def test_bad_input_is_named_and_the_rest_is_read(reader, word, bad, says):
     good, wrong, again = reader.read([word, bad, word])
     assert good.text == again.text == 'hello'
     assert wrong.text == '' and wrong.confidence == 0 and says in wrong.error
+
+
+def shut(image):
+    image.close()
+    return image
+
+
+def closed_file(word):
+    with io.BytesIO(png(word)) as f: return f
+
+
+@pytest.mark.parametrize('make, says', [
+    (lambda w: Image.open(io.BytesIO(png(w)[:-200])), 'breaks off or is damaged'), (lambda w: shut(Image.open(io.BytesIO(png(w)))), 'was closed'),
+    (lambda w: Image.new('LAB', (9, 9)), 'of mode LAB'), (lambda w: Image.new('L', (0, 0)), '0 x 0 pixels'), (lambda w: Image.fromarray(w[..., 0]*np.float32(9)), 'values from'),
+    (closed_file, "closed file. Pass a file that is open, with mode 'rb'"), (lambda w: io.StringIO('hello'), "gives str, not bytes: open the file with mode 'rb'"),
+    (lambda w: io.BytesIO(b'hello'), 'is not an image'), (lambda w: torch.eye(4).to_sparse(), 'pass a dense one'), (lambda w: torch.zeros(4, 4, device='meta'), 'pass a dense one')])
+def test_bad_objects_are_named_and_the_rest_is_read(reader, word, make, says):
+    good, wrong, again = reader.read([word, make(word), word])
+    assert good.text == again.text == 'hello'
+    assert wrong.text == '' and says in wrong.error and wrong.error.startswith('image 1')
+
+
+def test_floats_integers_and_bfloat16_read_the_same(reader, word, tmp_path):
+    grey = to_grey(word)
+    kinds = [Image.fromarray(grey.astype(np.float32)), Image.fromarray(grey.astype(np.float32)/255), Image.fromarray(grey.astype(np.int32)), Image.fromarray(grey.astype(np.int32)*257),
+             grey/255, grey.astype(np.int64), torch.tensor(grey/255).half()]
+    for image in kinds: assert abs(to_grey(image).astype(int) - grey).max() <= 1
+    assert abs(to_grey(torch.tensor(grey/255).bfloat16()).astype(int) - grey).max() <= 2
+    assert [r.text for r in reader.read([*kinds, torch.tensor(word/255).bfloat16()])] == ['hello']*8
+
+
+def test_a_film_is_not_read(reader, word, tmp_path):
+    with open(tmp_path/'film.png', 'wb') as f: f.truncate(50*2**30) # no byte of it is on the disk
+    wrong, good = reader.read([tmp_path/'film.png', word])
+    assert 'film.png has 53,687,091,200 bytes' in wrong.error and good.text == 'hello'
+    with open(tmp_path/'film.png', 'rb') as f: assert 'more than MAX_BYTES' in reader.read(f)[0].error
 
 
 def test_truncated_file(reader, word, tmp_path):
@@ -165,3 +205,41 @@ def test_help_of_each_command():
     for name in ('train', 'evaluate', 'read', 'synth'):
         out = run(name, '--help')
         assert out.exit_code == 0 and len(out.stdout) > 300
+
+
+# -- the language model that comes with the package ------------------------------------------------------------------------------------
+
+def test_the_model_is_the_recorded_one_and_knows_no_test_word():
+    about = json.loads((Path(__file__).parent.parent/'nbs'/'runs'/'words.json').read_text())['about']
+    path = shipped().with_name('words.npz')
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == about['sha256'] and len(shipped_lm().next) == about['contexts']
+    lm = shipped_lm()
+    assert lm.log_prob('street') > lm.log_prob('stneet') and lm.log_prob('') > lm.log_prob('xq')
+
+
+def test_when_the_model_is_used():
+    assert Reader().guides['lm'] is shipped_lm() and Reader().guides['length_bonus'] == .6
+    for alone in (Reader(lm=None), Reader(shipped()), Reader(lexicon=['yes', 'no'])): assert alone.guides['lm'] is None and alone.guides['length_bonus'] == 0
+    own = CharLM(['yes', 'no'])
+    assert Reader(shipped(), lm=own, lm_weight=.2).guides['length_bonus'] == .4 and Reader(lm=own, length_bonus=0.).guides['length_bonus'] == 0
+    with pytest.raises(ValueError, match="a CharLM, None, or 'shipped'"): Reader(lm='english')
+
+
+def test_the_model_reads_no_letters_out_of_blank_pictures():
+    assert [r.text for r in Reader().read([np.full((32, 100), grey, np.uint8) for grey in (0, 128, 255)])] == ['', '', '']
+
+
+def test_the_command_reads_and_scores_with_and_without_the_model(tmp_path):
+    words = SynthWords('test', 12, seed=5, ranges=replace(HARD, digits=0., codes=0.))
+    rows = [(f'{i}.png', *words[i]) for i in range(len(words))]
+    for name, image, _ in rows: Image.fromarray(image).save(tmp_path/name)
+    (tmp_path/'labels.tsv').write_text(''.join(f'{name}\t{text}\n' for name, _, text in rows))
+    images = [image for _, image, _ in rows]
+    for flag, reader in ((['--no-lm'], Reader(lm=None)), ([], Reader())):
+        said = CliRunner().invoke(app, ['read', *flag, *(str(tmp_path/name) for name, *_ in rows)])
+        texts = [r.text for r in reader.read(images)]
+        assert said.exit_code == 0 and [line.split('\t')[1] for line in said.stdout.splitlines()] == texts
+        scored = CliRunner().invoke(app, ['evaluate', str(tmp_path), *flag, '--json'])
+        found = json.loads(scored.stdout)
+        assert scored.exit_code == 0 and found['lm'] is not bool(flag)
+        assert found['acc'] == pytest.approx(np.mean([a == t.lower() for a, (_, _, t) in zip(texts, rows)]))
