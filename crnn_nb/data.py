@@ -103,17 +103,17 @@ def _check_pixels(name, width, height, max_pixels):
         raise DataError(f'{name} is {width} x {height} pixels, more than max_pixels={max_pixels:,}: it is not decoded. '
                         'Pass a larger max_pixels if it really is the picture of a word', 'too large')
 
-# %% ../nbs/07_data.ipynb #2b649dc2
+# %% ../nbs/07_data.ipynb #050
 MAX_BYTES = 200*10**6 # a file of more bytes is not read
 
-# %% ../nbs/07_data.ipynb #c9b6903b
+# %% ../nbs/07_data.ipynb #051
 def _check_bytes(name, size):
     "Refuse a file by its number of bytes."
     if size > MAX_BYTES:
         raise DataError(f'{name} has {"more" if size == MAX_BYTES + 1 else f"{size:,} bytes, more"} than MAX_BYTES={MAX_BYTES:,} bytes: it is not read. '
                         'Is it the picture of a word? Save it as JPEG or PNG, or in fewer pixels', 'too large')
 
-# %% ../nbs/07_data.ipynb #b7fc5204
+# %% ../nbs/07_data.ipynb #056
 def _levels(a, name):
     "An array of numbers as grey levels, uint8: 0 to 255 as they are, floats from 0 to 1, or from -1 to 1, stretched. What holds no numbers is handed back."
     if a.dtype == np.uint8 or not a.size or a.dtype.kind not in 'biuf': return a
@@ -125,7 +125,7 @@ def _levels(a, name):
         raise DataError(f'{name} has values from {low:g} to {high:g}: uint8 from 0 to 255, or float from 0 to 1 (or -1 to 1), is needed', 'not an image')
     return np.round(a).astype(np.uint8)
 
-# %% ../nbs/07_data.ipynb #e6fc2900
+# %% ../nbs/07_data.ipynb #060
 def _damage(image, name, e):
     "The `DataError` for an exception of Pillow's, by what is wrong with the image."
     if 'conversion from' in str(e): return DataError(f'{name} is of mode {image.mode}, which Pillow does not convert to grey: pass it as RGB or as L', 'unreadable')
@@ -133,7 +133,7 @@ def _damage(image, name, e):
     if closed: return DataError(f'{name} is a Pillow image that was closed: pass its path, or pass it before it is closed', 'unreadable')
     return DataError(f'{name} breaks off or is damaged: {e}', 'truncated')
 
-# %% ../nbs/07_data.ipynb #051
+# %% ../nbs/07_data.ipynb #061
 def _to_grey(image, name='the image'):
     "A Pillow image of any mode as uint8 (H, W): upright, transparent parts white. Every failure is a `DataError` with its reason."
     if 0 in image.size: raise DataError(f'{name} is {image.width} x {image.height} pixels: there is nothing to read', 'empty')
@@ -149,7 +149,7 @@ def _to_grey(image, name='the image'):
     sixteen = image.mode.startswith('I;') or image.mode == 'I' and numbers.min() >= 0 and 255 < numbers.max() < 2**16
     return _levels(numbers//257 if sixteen else numbers, name)
 
-# %% ../nbs/07_data.ipynb #054
+# %% ../nbs/07_data.ipynb #065
 def _open_pillow(data, name, max_pixels):
     "Open any format that Pillow knows, its size judged but nothing decoded."
     try: image = Image.open(io.BytesIO(data))
@@ -163,7 +163,7 @@ def _open_pillow(data, name, max_pixels):
     _check_pixels(name, *image.size, max_pixels)
     return image
 
-# %% ../nbs/07_data.ipynb #056
+# %% ../nbs/07_data.ipynb #067
 def _decode_pillow(data, name, max_pixels):
     "Grey levels by Pillow; every failure is a `DataError` with its reason."
     with warnings.catch_warnings():
@@ -172,7 +172,7 @@ def _decode_pillow(data, name, max_pixels):
         if image.format == 'JPEG': image.draft('L', None)
         return _to_grey(image, name)
 
-# %% ../nbs/07_data.ipynb #058
+# %% ../nbs/07_data.ipynb #069
 def decode_image(data:bytes, # The content of an image file
                  name:str='the image', # What to call it in an error
                  max_pixels:int=MAX_PIXELS # A picture of more pixels is not decoded
@@ -196,7 +196,7 @@ def decode_image(data:bytes, # The content of an image file
             if grey is not None: return grey
     return _decode_pillow(data, name, max_pixels)
 
-# %% ../nbs/07_data.ipynb #063
+# %% ../nbs/07_data.ipynb #074
 def image_size(data:bytes, # The content of an image file; its first kilobytes suffice
                name:str='the image' # What to call it in an error
               )->tuple: # (width, height) in pixels
@@ -212,7 +212,7 @@ def image_size(data:bytes, # The content of an image file; its first kilobytes s
     header = _jpeg_header(data) if data[:2] == b'\xff\xd8' else None
     return header[:2] if header else _open_pillow(data, name, float('inf')).size
 
-# %% ../nbs/07_data.ipynb #066
+# %% ../nbs/07_data.ipynb #077
 def fit_width(width:int, # Width of the picture, in pixels
               height:int, # Height of the picture, in pixels
               img_height:int=32, # Height that it will get
@@ -227,7 +227,7 @@ def fit_width(width:int, # Width of the picture, in pixels
     if height < 1 or min_width > max_width: raise DataError(f'height={height}, min_width={min_width}, max_width={max_width}: height must be at least 1, and min_width at most max_width')
     return int(min(max(round(width*img_height/height), min_width), max_width))
 
-# %% ../nbs/07_data.ipynb #069
+# %% ../nbs/07_data.ipynb #080
 def _array_to_grey(a, name):
     "A uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) as grey levels."
     a = np.asarray(a)
@@ -237,7 +237,7 @@ def _array_to_grey(a, name):
                         'height first, 0 black and 255 white')
     return _to_grey(Image.fromarray(np.ascontiguousarray(a)), name)
 
-# %% ../nbs/07_data.ipynb #ecd5bb37
+# %% ../nbs/07_data.ipynb #083
 def _to_array(image, name):
     "A tensor, or what NumPy can take for an array, as an array."
     if not isinstance(image, torch.Tensor) and not hasattr(image, '__array__'):
@@ -249,7 +249,7 @@ def _to_array(image, name):
         return (image.float() if image.is_floating_point() and image.dtype not in (torch.float16, torch.float32, torch.float64) else image).numpy()
     except Exception as e: raise DataError(f'{name} is a {type(image).__name__} that does not become an array ({str(e).rstrip(".")}): pass a dense one, on the cpu', 'not an image') from None
 
-# %% ../nbs/07_data.ipynb #9ff86257
+# %% ../nbs/07_data.ipynb #086
 def _read_open(file, name):
     "What an open file still holds, or a `DataError` with its reason."
     try:
@@ -260,7 +260,7 @@ def _read_open(file, name):
     _check_bytes(name, len(data))
     return data
 
-# %% ../nbs/07_data.ipynb #071
+# %% ../nbs/07_data.ipynb #088
 def _read_file(path, name):
     "The bytes of a file, or a `DataError` with its reason."
     try:
@@ -272,7 +272,7 @@ def _read_file(path, name):
     except (FileNotFoundError, NotADirectoryError): raise DataError(f'{name} is missing', 'missing') from None
     except (OSError, ValueError) as e: raise DataError(f'{name} cannot be read: {getattr(e, "strerror", e)}', 'unreadable') from None
 
-# %% ../nbs/07_data.ipynb #073
+# %% ../nbs/07_data.ipynb #090
 def load_image(image, # A path, the bytes of an image file, a file opened with mode 'rb', a uint8 array (H, W) or (H, W, 3) in RGB, or a Pillow image
                img_height:int=32, # Height to give it, in pixels
                img_width:int|None=100, # Width to give it, in pixels; None keeps the aspect
@@ -299,21 +299,21 @@ def load_image(image, # A path, the bytes of an image file, a file opened with m
         grey = _to_grey(image) if isinstance(image, Image.Image) else _array_to_grey(image, 'the image')
     return to_tensor(resize(grey, img_height, fit_width(*grey.shape[::-1], img_height, min_width, max_width) if img_width is None else img_width))
 
-# %% ../nbs/07_data.ipynb #081
+# %% ../nbs/07_data.ipynb #098
 def _check_path(path, where):
     "Refuse a path that is absolute or climbs out of its folder."
     if not path: raise DataError(f'{where}: the path is empty')
     if path[0] in '/\\' or re.match('[A-Za-z]:', path) or '..' in re.split(r'[/\\]', path) or '\0' in path:
         raise DataError(f'{where}: {path!r} leaves the root folder. Paths in an annotation are relative to it and hold no ".."')
 
-# %% ../nbs/07_data.ipynb #083
+# %% ../nbs/07_data.ipynb #100
 def _parse_name(path):
     "`(word, index)` of a path that ends in `K_WORD_INDEX.ext`, or `(None, None)`."
     parts = path.rpartition('/')[2].rpartition('.')[0].split('_')
     named = len(parts) > 2 and re.fullmatch('[0-9]{1,9}', parts[-1])
     return ('_'.join(parts[1:-1]), int(parts[-1])) if named else (None, None)
 
-# %% ../nbs/07_data.ipynb #085
+# %% ../nbs/07_data.ipynb #102
 def parse_line(line:str, # A line of a Synth90k annotation: path, space, index into the lexicon
                lexicon=None, # Words by index, or None
                where:str='line' # What to call the line in an error
@@ -341,7 +341,7 @@ def parse_line(line:str, # A line of a Synth90k annotation: path, space, index i
         raise DataError(f'{where}: the file name says {word!r}, word {index} of lexicon.txt is {lexicon[index]!r}. Is it the lexicon of these files?')
     return path, lexicon[index] if word is None else word
 
-# %% ../nbs/07_data.ipynb #091
+# %% ../nbs/07_data.ipynb #108
 class Texts:
     """Many strings in one bytes object, each known by its start and its size in bytes: a list of `str` that takes little memory.
 
@@ -366,7 +366,7 @@ class Texts:
         size = np.array([len(p) for p in pieces], np.uint32)
         return cls(b''.join(pieces), np.cumsum(size, dtype=np.int64) - size, size)
 
-# %% ../nbs/07_data.ipynb #094
+# %% ../nbs/07_data.ipynb #111
 def _line_spans(block):
     "Start and stop of every line of a uint8 array, without the white space at its end."
     stop = np.flatnonzero(block == 10)
@@ -379,13 +379,13 @@ def _line_spans(block):
         stop = stop - trailing
     return start, stop
 
-# %% ../nbs/07_data.ipynb #7fd9c231
+# %% ../nbs/07_data.ipynb #113
 def _list_bytes(file, what):
     "The bytes of a list file, without a byte order mark."
     try: return Path(file).read_bytes().removeprefix(b'\xef\xbb\xbf')
     except OSError as e: raise DataError(f'{file} cannot be read ({e.strerror}): {what} is expected there') from None
 
-# %% ../nbs/07_data.ipynb #096
+# %% ../nbs/07_data.ipynb #114
 def read_lexicon(file:str|Path # `lexicon.txt`: one word a line, the first has index 0
                 )->Texts: # The words
     """The words of a lexicon by their index. Raises `DataError` where there is no file.
@@ -400,12 +400,12 @@ def read_lexicon(file:str|Path # `lexicon.txt`: one word a line, the first has i
     start, stop = _line_spans(np.frombuffer(data, np.uint8))
     return Texts(data, start, (stop - start).astype(np.uint32))
 
-# %% ../nbs/07_data.ipynb #099
+# %% ../nbs/07_data.ipynb #117
 def _last(marks, before):
     "The largest of the sorted `marks` below each of `before`, -1 where there is none."
     return np.concatenate(([-1], marks))[np.searchsorted(marks, before)]
 
-# %% ../nbs/07_data.ipynb #102
+# %% ../nbs/07_data.ipynb #120
 def _numbers(block, start, stop):
     "The numbers written in `[start, stop)`, -1 where it is not one to nine digits."
     size = stop - start
@@ -418,11 +418,11 @@ def _numbers(block, start, stop):
         value += np.where(live, digit, 0)*10**k
     return np.where(good, value, -1)
 
-# %% ../nbs/07_data.ipynb #105
+# %% ../nbs/07_data.ipynb #123
 _LOWER = np.arange(256, dtype=np.uint8)
 _LOWER[65:91] += 32
 
-# %% ../nbs/07_data.ipynb #106
+# %% ../nbs/07_data.ipynb #124
 def _equal_words(a, a_start, b, b_start, size):
     "Whether the `size` bytes at `a_start` and at `b_start` are equal but for the case of a-z."
     same, live, k = np.ones(len(size), bool), np.arange(len(size)), 0
@@ -431,20 +431,20 @@ def _equal_words(a, a_start, b, b_start, size):
         k += 1
     return same
 
-# %% ../nbs/07_data.ipynb #109
+# %% ../nbs/07_data.ipynb #127
 _ODD = np.ones(256, bool)
 _ODD[32:127] = False
 _ODD[[ord(c) for c in '\\:']] = True
 _ODD[[10, 13]] = False
 
-# %% ../nbs/07_data.ipynb #110
+# %% ../nbs/07_data.ipynb #128
 def _odd_lines(block, start):
     "The lines that hold a byte out of the ordinary."
     odd = _ODD[block]
     odd[1:] |= (block[1:] == 46) & (block[:-1] == 46)
     return np.unique(np.searchsorted(start, np.flatnonzero(odd), 'right') - 1)
 
-# %% ../nbs/07_data.ipynb #112
+# %% ../nbs/07_data.ipynb #130
 def _quick_lines(block, start, stop, lexicon):
     "`(good, sep, word, word_stop)` of every line: is it a plain one, where its path ends, and where its word is."
     marks = {c: np.flatnonzero(block == ord(c)) for c in ' /_.'}
@@ -466,7 +466,7 @@ def _quick_lines(block, start, stop, lexicon):
         good[rows[same]] = True
     return good, sep, word, tail
 
-# %% ../nbs/07_data.ipynb #115
+# %% ../nbs/07_data.ipynb #133
 def _blocks(data, size):
     "Cut points of `data`, about `size` bytes apart, each after a line feed."
     lo = 0
@@ -475,7 +475,7 @@ def _blocks(data, size):
         yield lo, hi
         lo = hi
 
-# %% ../nbs/07_data.ipynb #117
+# %% ../nbs/07_data.ipynb #135
 def _slow_lines(data, rows, start, stop, lexicon, file, first, extra):
     "Parse the lines at `rows` one by one; their paths and words go to the end of `extra`."
     for r in rows:
@@ -487,7 +487,7 @@ def _slow_lines(data, rows, start, stop, lexicon, file, first, extra):
             yield len(data) + len(extra), len(s)
             extra += s
 
-# %% ../nbs/07_data.ipynb #119
+# %% ../nbs/07_data.ipynb #137
 def read_annotation(file:str|Path, # `annotation_train.txt` or the like
                     lexicon:Texts|None=None, # Words by index, as `read_lexicon` gives them
                     block_size:int=2**22 # Bytes that are parsed at once
@@ -518,7 +518,7 @@ def read_annotation(file:str|Path, # `annotation_train.txt` or the like
     data = data + bytes(extra) if extra else data
     return Texts(data, a.copy(), n.astype(np.uint32)), Texts(data, b.copy(), m.astype(np.uint32))
 
-# %% ../nbs/07_data.ipynb #129
+# %% ../nbs/07_data.ipynb #148
 class Skipped:
     """What a dataset returns for a sample that cannot be used; `synth90k_collate_fn` drops it.
 
@@ -533,7 +533,7 @@ class Skipped:
         self.index, self.name, self.reason, self.empty = index, name, reason, empty
     def __repr__(self): return f'Skipped({self.index}, {self.name!r}, {self.reason!r})'
 
-# %% ../nbs/07_data.ipynb #131
+# %% ../nbs/07_data.ipynb #150
 class SkipReport(list):
     """The samples that were skipped, `(index, name, reason)` each; its `repr` is a summary of one line.
 
@@ -559,7 +559,7 @@ class SkipReport(list):
             said.append(f'{n} {reason} ({", ".join(names)}{", …" if n > len(names) else ""})')
         return f'{len(self) or "none"} of {self.seen} samples read were skipped' + (': ' + '; '.join(said) if said else '')
 
-# %% ../nbs/07_data.ipynb #134
+# %% ../nbs/07_data.ipynb #153
 class WordDataset(Dataset):
     """Pictures of words with their texts.
 
@@ -609,7 +609,7 @@ class WordDataset(Dataset):
         self.__dict__.update(state)
         self.status = _share(self.status)
 
-# %% ../nbs/07_data.ipynb #135
+# %% ../nbs/07_data.ipynb #154
 def _pack(strings, what):
     "A list of strings or paths as `Texts`; all else as it is."
     if not isinstance(strings, (list, tuple)): return strings
@@ -617,13 +617,13 @@ def _pack(strings, what):
     if wrong is not None: raise DataError(f'{what}[{wrong}] is {strings[wrong]!r:.60}: a str is needed. Leave the sample out, or write str(…) where it is meant')
     return Texts.from_list([os.fspath(s) for s in strings])
 
-# %% ../nbs/07_data.ipynb #139
+# %% ../nbs/07_data.ipynb #158
 def _share(tensor):
     "Move a tensor to shared memory, where there is such a thing."
     try: return tensor if tensor.is_shared() else tensor.share_memory_()
     except RuntimeError: return tensor
 
-# %% ../nbs/07_data.ipynb #143
+# %% ../nbs/07_data.ipynb #162
 @patch
 def image(self:WordDataset,
           i:int # Index of a sample
@@ -643,7 +643,7 @@ def image(self:WordDataset,
     if self.cache is not None: self.cache[i] = grey
     return grey
 
-# %% ../nbs/07_data.ipynb #146
+# %% ../nbs/07_data.ipynb #165
 @patch
 def labels(self:WordDataset,
            i:int # Index of a sample
@@ -661,7 +661,7 @@ def labels(self:WordDataset,
             raise DataError(f"{self.name(i)}: {self.text(i)!r} has {c!r}, which the alphabet lacks. Add it there, or pass unknown='strip'", 'outside alphabet')
     return [known[c] for c in text]
 
-# %% ../nbs/07_data.ipynb #150
+# %% ../nbs/07_data.ipynb #169
 @patch
 def _check_frames(self:WordDataset, i, labels, width):
     "Refuse a word that needs more frames than its width gives."
@@ -671,7 +671,7 @@ def _check_frames(self:WordDataset, i, labels, width):
     if len(labels) + repeats > have:
         raise DataError(f'{self.name(i)}: {self.text(i)!r} needs {len(labels)} + {repeats} frames, but a width of {width} gives {have}', 'too long')
 
-# %% ../nbs/07_data.ipynb #153
+# %% ../nbs/07_data.ipynb #172
 @patch
 def _sample(self:WordDataset, i):
     "Sample `i`. Raises `DataError` with a reason."
@@ -684,7 +684,7 @@ def _sample(self:WordDataset, i):
     sample = image, torch.tensor(labels), torch.tensor([len(labels)])
     return (*sample, width) if self.keep_ratio else sample
 
-# %% ../nbs/07_data.ipynb #156
+# %% ../nbs/07_data.ipynb #175
 @patch
 def empty_batch(self:WordDataset)->tuple: # As `synth90k_collate_fn` gives it, with N = 0
     """A batch without a sample.
@@ -696,7 +696,7 @@ def empty_batch(self:WordDataset)->tuple: # As `synth90k_collate_fn` gives it, w
     if self.texts is None: return (images, none) if self.keep_ratio else images
     return (images, none, none, none) if self.keep_ratio else (images, none, none)
 
-# %% ../nbs/07_data.ipynb #158
+# %% ../nbs/07_data.ipynb #177
 @patch
 def __getitem__(self:WordDataset,
                 i:int # Index of a sample
@@ -714,7 +714,7 @@ def __getitem__(self:WordDataset,
     self.status[i] = 1
     return sample
 
-# %% ../nbs/07_data.ipynb #161
+# %% ../nbs/07_data.ipynb #180
 @patch
 def skipped(self:WordDataset,
             rows=None # Only these samples; all if None
@@ -728,7 +728,7 @@ def skipped(self:WordDataset,
     status = self.status.numpy()[rows]
     return SkipReport([(int(i), self.name(int(i)), REASONS[s]) for i, s in zip(rows[status > 1], status[status > 1])], int((status > 0).sum()))
 
-# %% ../nbs/07_data.ipynb #164
+# %% ../nbs/07_data.ipynb #183
 def skipped(dataset, # A dataset of this chapter, or a `Subset`, `ConcatDataset` or `DataLoader` around it
             rows=None # Only these samples; all if None
            )->SkipReport: # As `WordDataset.skipped` gives it, indices those of each dataset itself; empty for a dataset that is not of this chapter
@@ -748,7 +748,7 @@ def skipped(dataset, # A dataset of this chapter, or a `Subset`, `ConcatDataset`
         return SkipReport(sum(parts, []), sum(p.seen for p in parts))
     return skipped(dataset.dataset, rows) if hasattr(dataset, 'dataset') else SkipReport()
 
-# %% ../nbs/07_data.ipynb #169
+# %% ../nbs/07_data.ipynb #188
 def _filled_root(root_dir):
     "The folder as a `Path`; the default one is drawn first where it holds nothing."
     root = Path(default_data_dir() if root_dir is None else root_dir).expanduser()
@@ -758,17 +758,17 @@ def _filled_root(root_dir):
     state = 'is empty' if root.exists() else 'does not exist'
     raise DataError(f'{root} {state}: draw words into it with `crnn-nb synth {root}`, or name the folder of your data')
 
-# %% ../nbs/07_data.ipynb #172
+# %% ../nbs/07_data.ipynb #191
 def _check_some_exist(dataset, looks=20):
     "Raise `DataError` where not one of `looks` files, spread over the dataset, exists."
     rows = np.unique(np.linspace(0, len(dataset) - 1, min(looks, len(dataset))).astype(int))
     if len(rows) and not any(os.path.exists(os.path.join(dataset.root_dir, dataset.paths[i])) for i in rows):
         raise DataError(f'not one of {len(rows)} pictures looked for exists, {dataset.paths[rows[0]]} for one, in {dataset.root_dir}. Was the archive unpacked there?')
 
-# %% ../nbs/07_data.ipynb #174
+# %% ../nbs/07_data.ipynb #193
 MODES = {'train': 'annotation_train.txt', 'dev': 'annotation_val.txt', 'test': 'annotation_test.txt'}
 
-# %% ../nbs/07_data.ipynb #175
+# %% ../nbs/07_data.ipynb #194
 class Synth90kDataset(WordDataset):
     """Words in the Synth90k layout; or, given `paths`, pictures without texts.
 
@@ -803,7 +803,7 @@ class Synth90kDataset(WordDataset):
         super().__init__(*read_annotation(file, lexicon), root, *size, **options)
         _check_some_exist(self)
 
-# %% ../nbs/07_data.ipynb #183
+# %% ../nbs/07_data.ipynb #202
 def _stack(images, widths):
     "Images (1, H, W) as one block, padded on the right where their widths differ and are known."
     if len({i.shape[-2] for i in images}) > 1: raise DataError(f'images of heights {sorted({i.shape[-2] for i in images})} in one batch: give all datasets the same img_height')
@@ -814,7 +814,7 @@ def _stack(images, widths):
     for row, i in zip(block, images): row[..., :i.shape[-1]] = i
     return block
 
-# %% ../nbs/07_data.ipynb #185
+# %% ../nbs/07_data.ipynb #204
 def synth90k_collate_fn(batch:list # Samples of the datasets of this chapter
                        )->tuple: # images (N, 1, H, W), targets (sum,), target_lengths (N,), and widths (N,) where the aspect is kept
     """One batch of the samples that can be used; without texts the images alone, or `(images, widths)`.
@@ -833,7 +833,7 @@ def synth90k_collate_fn(batch:list # Samples of the datasets of this chapter
     rest = [torch.cat(r) for r in rest]
     return (_stack(images, len(rest) != 2), *rest)
 
-# %% ../nbs/07_data.ipynb #195
+# %% ../nbs/07_data.ipynb #214
 @patch
 def check(self:WordDataset,
           workers:int=0, # Processes that read
@@ -852,7 +852,7 @@ def check(self:WordDataset,
     finally: self.broken = broken
     return self.skipped()
 
-# %% ../nbs/07_data.ipynb #196
+# %% ../nbs/07_data.ipynb #215
 @patch
 def usable(self:WordDataset)->list: # Indices
     """The samples that were not skipped so far.
@@ -862,7 +862,7 @@ def usable(self:WordDataset)->list: # Indices
     """
     return np.flatnonzero(self.status.numpy() < 2).tolist()
 
-# %% ../nbs/07_data.ipynb #206
+# %% ../nbs/07_data.ipynb #225
 def _text_lines(file):
     "`(line number, line)` of the lines of a UTF-8 file that are not blank, without their line ends; there must be one."
     try: text = Path(file).read_bytes().decode('utf-8-sig')
@@ -876,7 +876,7 @@ def _text_lines(file):
         if '\r' in line: raise DataError(f'{file}, line {n}: {line[:200]!r} holds a carriage return. Lines must end with a line feed, or with both')
     return lines
 
-# %% ../nbs/07_data.ipynb #208
+# %% ../nbs/07_data.ipynb #227
 class TSVDataset(WordDataset):
     """Words listed in a `labels.tsv`: path, tab, text; paths are relative to the file's folder.
 
@@ -905,7 +905,7 @@ class TSVDataset(WordDataset):
         super().__init__([p for p, _ in pairs], [t for _, t in pairs], file.parent, *size, **options)
         _check_some_exist(self)
 
-# %% ../nbs/07_data.ipynb #212
+# %% ../nbs/07_data.ipynb #231
 def _parse_icdar(line, where):
     "`(path, text)` of a line of ICDAR's `gt.txt`."
     path, comma, text = (s.strip() for s in line.partition(','))
@@ -916,7 +916,7 @@ def _parse_icdar(line, where):
         text = re.sub(r'\\(["\\])', r'\1', text[1:-1])
     return path, text
 
-# %% ../nbs/07_data.ipynb #215
+# %% ../nbs/07_data.ipynb #234
 class ICDARDataset(WordDataset):
     """Words listed in an ICDAR `gt.txt`: `word_1.png, "text"`; paths are relative to `image_dir`.
 
@@ -941,7 +941,7 @@ class ICDARDataset(WordDataset):
         super().__init__([p for p, _ in pairs], [t for _, t in pairs], file.parent if image_dir is None else image_dir, *size, **options)
         _check_some_exist(self)
 
-# %% ../nbs/07_data.ipynb #234bc1e4
+# %% ../nbs/07_data.ipynb #242
 def _mdb_header(data):
     "`(page size, root, last page)` by the newer header of an LMDB; None where it is none, the bytes that are needed where there are fewer."
     if len(data) < 152: return 152
@@ -952,7 +952,7 @@ def _mdb_header(data):
     root, last, _ = max((struct.unpack_from('=3Q', data, at + 128) for at in (0, size)), key=operator.itemgetter(2))
     return size, root, last
 
-# %% ../nbs/07_data.ipynb #eb335071
+# %% ../nbs/07_data.ipynb #245
 def _mdb_pages(data, size, root):
     "The pages that the tree at `root` uses, each before it is looked at; of a long value, its last one."
     todo, met = [root], {2**64 - 1} # the latter is no page: the tree is empty
@@ -970,7 +970,7 @@ def _mdb_pages(data, size, root):
             elif flags & 2: todo += struct.unpack_from('=Q', data, at + 48 + key) # a tree within the tree
             elif flags & 1: yield struct.unpack_from('=Q', data, at + 8 + key)[0] + (15 + (low | high << 16))//size
 
-# %% ../nbs/07_data.ipynb #10bb6e07
+# %% ../nbs/07_data.ipynb #247
 def _check_mdb(file):
     "Refuse an LMDB that ends before a page that it uses. A file that is no LMDB is left to `lmdb.open`."
     have = os.path.getsize(file)
@@ -983,7 +983,7 @@ def _check_mdb(file):
         except struct.error: cut = True
     if cut: raise DataError(f'{file} is cut short: it has {have:,} bytes, of {need:,} that its header tells of. Copy or download it again')
 
-# %% ../nbs/07_data.ipynb #222
+# %% ../nbs/07_data.ipynb #249
 class _Environment:
     "An LMDB environment and the process that opened it."
     opened = weakref.WeakValueDictionary()
@@ -1004,7 +1004,7 @@ class _Environment:
         cls.opened[key] = new
         return new
 
-# %% ../nbs/07_data.ipynb #224
+# %% ../nbs/07_data.ipynb #251
 class LMDBDataset(WordDataset):
     """Words in an LMDB in the layout of clovaai's benchmark: `num-samples`, `image-%09d` and `label-%09d`, counted from 1.
 
@@ -1041,7 +1041,7 @@ class LMDBDataset(WordDataset):
         return data
     def __getstate__(self): return self.__dict__ | {'_held': None}
 
-# %% ../nbs/07_data.ipynb #229
+# %% ../nbs/07_data.ipynb #258
 def _sniff(file):
     "The layout of a list file by its first lines and, in doubt, by its name; None where it is none that is known."
     name, lines = Path(file).name, [line for _, line in _text_lines(file)[:5]]
@@ -1051,7 +1051,7 @@ def _sniff(file):
     if all(re.match(r'[^\t]*(?<!,)\t', line) for line in lines): return 'tsv'
     return 'icdar' if name == 'gt.txt' else None
 
-# %% ../nbs/07_data.ipynb #231
+# %% ../nbs/07_data.ipynb #260
 def open_dataset(path:str|Path|None=None, # A folder or a list file in a known layout; the book's drawn words if None
                  mode:str='train', # 'train', 'dev' or 'test', for the Synth90k layout; the others have no modes
                  **options # All options of `WordDataset`
@@ -1081,7 +1081,7 @@ def open_dataset(path:str|Path|None=None, # A folder or a list file in a known l
     inner = sorted(p.parent.relative_to(path).as_posix() for p in path.glob('*/**/data.mdb'))[:3]
     raise DataError(f'{path} holds no annotation_train.txt, labels.tsv, gt.txt or data.mdb' + (f'; LMDBs are in {", ".join(inner)}' if inner else ''))
 
-# %% ../nbs/07_data.ipynb #235
+# %% ../nbs/07_data.ipynb #264
 @patch
 def widths(self:WordDataset)->np.ndarray: # int64 (n,), in pixels
     """The width that each sample's image will have, from its header alone; `img_width` where that cannot be read.
@@ -1096,7 +1096,7 @@ def widths(self:WordDataset)->np.ndarray: # int64 (n,), in pixels
         return fit_width(w, h, self.img_height, self.min_width, self.max_width)
     return np.array([one(i) for i in range(len(self))])
 
-# %% ../nbs/07_data.ipynb #238
+# %% ../nbs/07_data.ipynb #267
 class WidthBatchSampler(Sampler):
     """Batches of samples of like widths, for `DataLoader(batch_sampler=…)`; every sample once an epoch.
 
@@ -1131,7 +1131,7 @@ class WidthBatchSampler(Sampler):
         if self.drop_last and batches and len(batches[-1]) < size: batches.pop()
         yield from (batches[k] for k in (rng.permutation(len(batches)) if self.shuffle else range(len(batches))))
 
-# %% ../nbs/07_data.ipynb #244
+# %% ../nbs/07_data.ipynb #274
 class DrawnWords(Dataset):
     """Words of the book's own drawing, an epoch a block, kept in `folder`.
 
@@ -1188,7 +1188,7 @@ class DrawnWords(Dataset):
         "What could not be read."
         return []
 
-# %% ../nbs/07_data.ipynb #246
+# %% ../nbs/07_data.ipynb #276
 @patch
 def path(self:DrawnWords, block:int)->Path: # The file of a block
     """Where a block is kept; the name holds all that its content depends on.
@@ -1202,7 +1202,7 @@ def path(self:DrawnWords, block:int)->Path: # The file of a block
     mark = hashlib.sha256(repr((ranges.to_dict(), self.size, self.seed, self.split, self.img_height, self.img_width)).encode()).hexdigest()[:8]
     return self.folder/f'{self.split}-{mark}-{block:04d}.npz'
 
-# %% ../nbs/07_data.ipynb #247
+# %% ../nbs/07_data.ipynb #277
 @patch
 def draw(self:DrawnWords, block:int # Which
         )->Path: # Its file
@@ -1229,7 +1229,7 @@ def draw(self:DrawnWords, block:int # Which
         os.replace(part, path)
     return path
 
-# %% ../nbs/07_data.ipynb #248
+# %% ../nbs/07_data.ipynb #278
 @patch
 def load(self:DrawnWords, block:int # Which
         )->tuple: # images uint8 (size, H, W), labels

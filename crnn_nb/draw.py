@@ -16,16 +16,16 @@ import numpy as np
 from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
-# %% ../nbs/01_draw.ipynb #7447761b
+# %% ../nbs/01_draw.ipynb #006
 class _Later:
     "Stands for a module, and imports it when something of it is first used."
     def __init__(self, name): self._name = name
     def __getattr__(self, key): return getattr(import_module(self._name), key)
 
-# %% ../nbs/01_draw.ipynb #e3774bc6
+# %% ../nbs/01_draw.ipynb #007
 matplotlib, plt, colors, font_manager = map(_Later, ('matplotlib', 'matplotlib.pyplot', 'matplotlib.colors', 'matplotlib.font_manager'))
 
-# %% ../nbs/01_draw.ipynb #005
+# %% ../nbs/01_draw.ipynb #009
 def _render(fig):
     "A figure's pixels as an RGBA image."
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -33,7 +33,7 @@ def _render(fig):
     canvas.draw()
     return Image.fromarray(np.array(canvas.buffer_rgba()), 'RGBA')
 
-# %% ../nbs/01_draw.ipynb #008
+# %% ../nbs/01_draw.ipynb #012
 def on_pages(figure, # Figure or Axes; closed afterwards
              pages:tuple=('#ffffff', '#1e1e1e') # Colours of the pages
             )->Image.Image: # The pages side by side
@@ -53,11 +53,11 @@ def on_pages(figure, # Figure or Axes; closed afterwards
         out.paste(sheet.convert('RGB'), (i*ink.width, 0))
     return out
 
-# %% ../nbs/01_draw.ipynb #011
+# %% ../nbs/01_draw.ipynb #015
 class DrawError(ValueError):
     "Something that the figure cannot be drawn from."
 
-# %% ../nbs/01_draw.ipynb #014
+# %% ../nbs/01_draw.ipynb #018
 def contrast(a, # A colour, any that matplotlib knows
              b # Another
             )->float: # From 1 (the same) to 21 (black on white)
@@ -72,16 +72,16 @@ def contrast(a, # A colour, any that matplotlib knows
     low, high = sorted([luminance(a), luminance(b)])
     return round(float((high + .05)/(low + .05)), 2)
 
-# %% ../nbs/01_draw.ipynb #020
+# %% ../nbs/01_draw.ipynb #024
 INKS = {'auto': '#7e7e7e', 'light': '#222222', 'dark': '#e0e0e0'}
 
-# %% ../nbs/01_draw.ipynb #023
+# %% ../nbs/01_draw.ipynb #027
 COLORS = ['#2a7fd4', '#d5600a', '#0e8f68', '#c0559a', '#997700', '#8a6fd1']
 
-# %% ../nbs/01_draw.ipynb #025
+# %% ../nbs/01_draw.ipynb #029
 _STYLES = ['-', '--', '-.', ':', (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3))]
 
-# %% ../nbs/01_draw.ipynb #028
+# %% ../nbs/01_draw.ipynb #032
 def _families():
     "DejaVu Sans, then what is installed of the fonts that know Chinese, Japanese and Korean."
     wanted = ['Noto Sans CJK SC', 'Noto Sans SC', 'Source Han Sans SC', 'WenQuanYi Micro Hei', 'WenQuanYi Zen Hei', 'Droid Sans Fallback',
@@ -89,10 +89,10 @@ def _families():
     known = {f.name for f in font_manager.fontManager.ttflist}
     return ['DejaVu Sans'] + [f for f in wanted if f in known]
 
-# %% ../nbs/01_draw.ipynb #030
+# %% ../nbs/01_draw.ipynb #034
 _theme = {'mode': 'auto'}
 
-# %% ../nbs/01_draw.ipynb #031
+# %% ../nbs/01_draw.ipynb #035
 def theme(mode:str|None=None # 'auto', 'light' or 'dark'; the one that `set_theme` chose if `None`
          )->dict: # matplotlib's settings
     """The settings that this book's figures are drawn with.
@@ -113,7 +113,7 @@ def theme(mode:str|None=None # 'auto', 'light' or 'dark'; the one that `set_them
             'legend.frameon': False, 'lines.linewidth': 1.8, 'image.cmap': 'viridis', 'image.interpolation': 'nearest',
             'axes.prop_cycle': matplotlib.cycler(color=COLORS) + matplotlib.cycler(linestyle=_STYLES)}
 
-# %% ../nbs/01_draw.ipynb #033
+# %% ../nbs/01_draw.ipynb #037
 def set_theme(mode:str='auto' # 'auto' (no background, mid-grey ink), 'light' or 'dark'
              )->None:
     """Choose how all later figures look, those of this module and those that you draw with matplotlib yourself.
@@ -126,7 +126,7 @@ def set_theme(mode:str='auto' # 'auto' (no background, mid-grey ink), 'light' or
     _theme['mode'] = mode
     plt.rcParams.update(settings)
 
-# %% ../nbs/01_draw.ipynb #036
+# %% ../nbs/01_draw.ipynb #040
 def themed(f):
     """Make a drawing function use this book's settings whatever matplotlib's are, and leave those as they were.
 
@@ -142,7 +142,7 @@ def themed(f):
         finally: plt.rcParams.update(before)
     return inner
 
-# %% ../nbs/01_draw.ipynb #045
+# %% ../nbs/01_draw.ipynb #049
 def _array(x, name, ndim=None):
     "`x` as a numpy array of `ndim` dimensions; tensors may need gradients."
     try: x = np.asarray((x.detach().float() if x.is_floating_point() else x.detach()).cpu() if hasattr(x, 'detach') else x)
@@ -151,7 +151,7 @@ def _array(x, name, ndim=None):
     if ndim is not None and x.ndim != ndim: raise DrawError(f'{name} has shape {x.shape}, but {ndim} dimension{"s are" if ndim > 1 else " is"} drawn')
     return x
 
-# %% ../nbs/01_draw.ipynb #047
+# %% ../nbs/01_draw.ipynb #051
 def _picture(image, name='image'):
     "An image of any of the book's layouts as (H, W) or (H, W, 3) between 0 and 1."
     x = _array(image, name)
@@ -168,19 +168,19 @@ def _picture(image, name='image'):
     if np.abs(x).max() > 1.5: raise DrawError(f'{name} holds {np.abs(x).max():.4g}: pass whole numbers from 0 to 255, or floats in [0, 1] or [-1, 1]')
     return np.clip((x + 1)/2 if x.min() < 0 else x, 0, 1)
 
-# %% ../nbs/01_draw.ipynb #052
+# %% ../nbs/01_draw.ipynb #056
 def _height(image, width=7):
     "How tall a word's image is drawn, in inches, when it is `width` inches wide."
     H, W = _picture(image).shape[:2]
     return min(1.5, max(.35, .85*width*H/W))
 
-# %% ../nbs/01_draw.ipynb #055
+# %% ../nbs/01_draw.ipynb #059
 def _parts(ax, **new):
     "Remember an axes' artists and arguments by name, for `update`."
     ax.parts = getattr(ax, 'parts', {}) | new
     return ax
 
-# %% ../nbs/01_draw.ipynb #058
+# %% ../nbs/01_draw.ipynb #062
 def _axes(height, width=7, image=None):
     "Axes in a figure of their own, in inches; with room for the word's image above where there is one."
     if image is None: return plt.figure(figsize=(width, height), layout='constrained').add_subplot()
@@ -188,7 +188,7 @@ def _axes(height, width=7, image=None):
     fig, (above, ax) = plt.subplots(2, 1, sharex=True, height_ratios=[tall, height], figsize=(width, height + tall), layout='constrained')
     return _parts(ax, above=above)
 
-# %% ../nbs/01_draw.ipynb #061
+# %% ../nbs/01_draw.ipynb #065
 def _put_picture(ax, image, extent=None):
     "Draw an image without ticks, with a thin border."
     shown = ax.imshow(_picture(image), cmap='gray', vmin=0, vmax=1, aspect='auto' if extent else 'equal', extent=extent, interpolation='bilinear')
@@ -196,7 +196,7 @@ def _put_picture(ax, image, extent=None):
     for s in ax.spines.values(): s.set(visible=True, linewidth=.8)
     return shown
 
-# %% ../nbs/01_draw.ipynb #064
+# %% ../nbs/01_draw.ipynb #068
 @themed
 def show_image(image, # (H, W), (H, W, 3) or (1, H, W); whole numbers to 255, or floats in [0, 1] or [-1, 1]
                title:str|None=None, # Written above
@@ -216,7 +216,7 @@ def show_image(image, # (H, W), (H, W, 3) or (1, H, W); whole numbers to 255, or
     if title is not None: ax.set_title(title)
     return ax
 
-# %% ../nbs/01_draw.ipynb #068
+# %% ../nbs/01_draw.ipynb #072
 def _equally_many(images, **others):
     "The images as a list, if there are any and each of the other lists is as long."
     try: images, others = list(images), {k: v if v is None or hasattr(v, '__len__') else list(v) for k, v in others.items()}
@@ -226,16 +226,16 @@ def _equally_many(images, **others):
         if given is not None and len(given) != len(images): raise DrawError(f'{len(images)} images but {len(given)} {name}')
     return images
 
-# %% ../nbs/01_draw.ipynb #071
+# %% ../nbs/01_draw.ipynb #075
 def _ink(): return INKS[_theme['mode']]
 
-# %% ../nbs/01_draw.ipynb #073
+# %% ../nbs/01_draw.ipynb #077
 def _fit_title(ax, title, width, color):
     "A title in as large a type as `width` inches allow."
     longest = max(map(len, title.split('\n')))
     ax.set_title(title, fontsize=max(5, min(9, 72*width/(.62*max(longest, 1)))), pad=3, color=color)
 
-# %% ../nbs/01_draw.ipynb #076
+# %% ../nbs/01_draw.ipynb #080
 @themed
 def show_words(images, # N images, each as in `show_image`
                texts=None, # N texts: what they say
@@ -267,7 +267,7 @@ def show_words(images, # N images, each as in `show_image`
         for s in ax.spines.values(): s.set(**(dict(linewidth=2, linestyle='--', color=COLORS[1]) if wrong else {}))
     return fig
 
-# %% ../nbs/01_draw.ipynb #080
+# %% ../nbs/01_draw.ipynb #084
 def _probabilities(values, log, name='probs'):
     "Two-dimensional probabilities, or a `DrawError` that says why they are none."
     p = _array(values, name, 2).astype(float)
@@ -280,7 +280,7 @@ def _probabilities(values, log, name='probs'):
     if p.max() > 1.01 and name == 'probs': raise DrawError(f'{name} holds {p.max():.3g}, but no probability is above 1. Logits want softmax(1) first')
     return p
 
-# %% ../nbs/01_draw.ipynb #083
+# %% ../nbs/01_draw.ipynb #087
 def _rows(p, top, path):
     "The classes to draw: all when few, else the blank, those of the path and the likeliest."
     T, C = p.shape
@@ -296,19 +296,19 @@ def _rows(p, top, path):
     if rows[0] < 0 or rows[-1] >= C: raise DrawError(f'class {rows[0] if rows[0] < 0 else rows[-1]} was asked for, but the classes are 0 to {C - 1}')
     return rows
 
-# %% ../nbs/01_draw.ipynb #086
+# %% ../nbs/01_draw.ipynb #090
 def _inches(ax):
     "Width and height of axes, roughly: before the layout is known."
     box = ax.get_position()
     return ax.figure.get_size_inches()*[box.width, box.height]
 
-# %% ../nbs/01_draw.ipynb #087
+# %% ../nbs/01_draw.ipynb #091
 def _frame_ticks(ax, T):
     "As many ticks as there is room for."
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10**9) if T/s <= max(2, 2.4*_inches(ax)[0]))
     ax.set_xticks(range(0, T, step), [str(t) for t in range(0, T, step)])
 
-# %% ../nbs/01_draw.ipynb #090
+# %% ../nbs/01_draw.ipynb #094
 def _above(ax, image, frames, stride, offset):
     "The word's image above the frames, each pixel over the frame that looks at it."
     H, W = _picture(image).shape[:2]
@@ -325,24 +325,24 @@ def _above(ax, image, frames, stride, offset):
     ax.set_xlim(min(left, -.5), max(right, frames - .5))
     return _parts(ax, picture=shown, head=above)
 
-# %% ../nbs/01_draw.ipynb #093
+# %% ../nbs/01_draw.ipynb #097
 def _text_on(heat, v):
     "Black or white, whichever is read better on a value's colour."
     return max('black', 'white', key=lambda c: contrast(c, heat.cmap(heat.norm(v))[:3]))
 
-# %% ../nbs/01_draw.ipynb #094
+# %% ../nbs/01_draw.ipynb #098
 def _numbers(ax, heat, table, form='{:.2f}'):
     "Write each cell's number into it."
     return [ax.text(x, y, form.format(v), ha='center', va='center', fontsize=8.5, color=_text_on(heat, v)) for (y, x), v in np.ndenumerate(table)]
 
-# %% ../nbs/01_draw.ipynb #097
+# %% ../nbs/01_draw.ipynb #101
 def _scale(ax, heat, label):
     "A thin scale to the right of a heat map."
     bar = ax.figure.colorbar(heat, cax=ax.inset_axes([1.015, 0, .018, 1]), label=label)
     bar.outline.set_visible(False)
     return bar
 
-# %% ../nbs/01_draw.ipynb #100
+# %% ../nbs/01_draw.ipynb #104
 def _draw_path(ax, rows, boxes):
     "A path over a heat map: white on black, so that it shows on every colour."
     if boxes:
@@ -351,7 +351,7 @@ def _draw_path(ax, rows, boxes):
     return [*ax.plot(range(len(rows)), rows, '-', color='black', linewidth=2.6, alpha=.55),
             *ax.plot(range(len(rows)), rows, 'o-', color='white', linewidth=1.2, markersize=5, markeredgecolor='black', markeredgewidth=1)]
 
-# %% ../nbs/01_draw.ipynb #101
+# %% ../nbs/01_draw.ipynb #105
 def _path(path, T):
     "A path as a list of T integers."
     if path is None: return None
@@ -361,7 +361,7 @@ def _path(path, T):
         raise DrawError(f'path holds class {next(k for k in path.tolist() if not k >= 0 or k != k//1)}, but it names one class a frame: integers from 0')
     return [int(k) for k in path]
 
-# %% ../nbs/01_draw.ipynb #104
+# %% ../nbs/01_draw.ipynb #108
 def _names(classes, C):
     "C names; those of an alphabet, or numbers."
     try: names = [str(k) for k in range(C)] if classes is None else list(getattr(classes, 'classes', classes))
@@ -369,7 +369,7 @@ def _names(classes, C):
     if len(names) != C: raise DrawError(f'{len(names)} names for {C} classes: classes must name the blank too. Is probs (T, C), frames first?')
     return names
 
-# %% ../nbs/01_draw.ipynb #107
+# %% ../nbs/01_draw.ipynb #111
 @themed
 def show_frames(probs, # (T, C) probability of each class in each frame
                 classes=None, # C names, the blank's first, or an `Alphabet`; numbers if `None`
@@ -408,7 +408,7 @@ def show_frames(probs, # (T, C) probability of each class in each frame
     if title is not None: ax.parts['head'].set_title(title)
     return ax
 
-# %% ../nbs/01_draw.ipynb #114
+# %% ../nbs/01_draw.ipynb #118
 def _draw_runs(ax, runs, names, T):
     "Runs `(class, start, stop)`: each frame's class, a box around each run but blanks, the label below."
     odd = 0
@@ -421,7 +421,7 @@ def _draw_runs(ax, runs, names, T):
         ax.add_patch(plt.Rectangle(**box, fill=False, edgecolor=color, linewidth=1.4))
         ax.text((a + b - 1)/2, .5, names[k], ha='center', va='center', fontsize=12, fontweight='bold', color=color)
 
-# %% ../nbs/01_draw.ipynb #117
+# %% ../nbs/01_draw.ipynb #121
 @themed
 def show_path(path, # (T,) one class a frame
               classes=None, # C names, the blank's first, or an `Alphabet`; numbers if `None`
@@ -455,14 +455,14 @@ def show_path(path, # (T,) one class a frame
     if title is not None: ax.parts['head'].set_title(title)
     return ax
 
-# %% ../nbs/01_draw.ipynb #120
+# %% ../nbs/01_draw.ipynb #124
 def _steps(labels):
     "Steps (from state, to state) that CTC allows: stay, next, and over a blank between different labels."
     S = len(labels)
     stay, on = [(s, s) for s in range(S)], [(s, s + 1) for s in range(S - 1)]
     return stay + on + [(s, s + 2) for s in range(1, S - 2, 2) if labels[s] != labels[s + 2]]
 
-# %% ../nbs/01_draw.ipynb #123
+# %% ../nbs/01_draw.ipynb #127
 def _useful(T, S, steps):
     "Which states lie on a path from the first two states to the last two: (T, S) bool."
     into = np.zeros((S, S), bool)
@@ -473,19 +473,19 @@ def _useful(T, S, steps):
     for t in range(T - 2, -1, -1): to[t] = into @ to[t + 1]
     return fro & to
 
-# %% ../nbs/01_draw.ipynb #127
+# %% ../nbs/01_draw.ipynb #131
 def _circle(ax, T, S, share):
     "Area of a state's circle, in square points, that leaves room between neighbours."
     return (share*min(26, *(_inches(ax)*72/[T, S])))**2
 
-# %% ../nbs/01_draw.ipynb #130
+# %% ../nbs/01_draw.ipynb #134
 def _draw_edges(ax, on, steps):
     "The steps between states that lie on complete paths."
     from matplotlib.collections import LineCollection
     lines = [[(t, a), (t + 1, b)] for t in range(len(on) - 1) for a, b in steps if on[t, a] and on[t + 1, b]]
     ax.add_collection(LineCollection(lines, colors=_ink(), linewidths=.8, alpha=.55, zorder=1))
 
-# %% ../nbs/01_draw.ipynb #131
+# %% ../nbs/01_draw.ipynb #135
 def _draw_states(ax, v, on, size, numbers):
     "Circles in the colour of their values for states on complete paths, dots for the others; the circles, and their numbers."
     (t, s), (t0, s0) = np.nonzero(on), np.nonzero(~on)
@@ -495,7 +495,7 @@ def _draw_states(ax, v, on, size, numbers):
     if not numbers: return dots, []
     return dots, [ax.text(a, b, f'{v[a, b]:.2f}', ha='center', va='center', fontsize=7.5, color=_text_on(dots, v[a, b]), zorder=4) for a, b in zip(t, s)]
 
-# %% ../nbs/01_draw.ipynb #134
+# %% ../nbs/01_draw.ipynb #138
 @themed
 def show_lattice(values, # (T, S) probability (or share) of each state in each frame
                  labels, # S = 2n + 1 names of the states: blank, label, blank, …, blank
@@ -541,7 +541,7 @@ def show_lattice(values, # (T, S) probability (or share) of each state in each f
     if title is not None: ax.parts['head'].set_title(title)
     return ax
 
-# %% ../nbs/01_draw.ipynb #138
+# %% ../nbs/01_draw.ipynb #142
 def _span(s):
     "Start, stop and confidence of a span that is an object or a tuple."
     try: found = (s.start, s.stop, getattr(s, 'confidence', None)) if hasattr(s, 'start') else (s[0], s[1], s[2] if len(s) > 2 else None)
@@ -550,7 +550,7 @@ def _span(s):
         raise DrawError(f'a span is {s!r}, but it is (start, stop) or (start, stop, confidence), in numbers')
     return found
 
-# %% ../nbs/01_draw.ipynb #140
+# %% ../nbs/01_draw.ipynb #144
 @themed
 def show_spans(image, # The word
                spans, # One for each character: `(start, stop)` or `(start, stop, confidence)` in pixels, or objects with these attributes
@@ -583,7 +583,7 @@ def show_spans(image, # The word
     if title is not None: ax.set_title(title, pad=22 if text is not None else 6)
     return ax
 
-# %% ../nbs/01_draw.ipynb #144
+# %% ../nbs/01_draw.ipynb #148
 def _cell(ax, x, y, text, sample):
     "One cell of `show_targets`: a label in its sample's colour and border, or padding."
     color, style = COLORS[sample % 6], _STYLES[sample % 4]
@@ -591,7 +591,7 @@ def _cell(ax, x, y, text, sample):
     ax.add_patch(plt.Rectangle((x + .06, y + .06), .88, .88, facecolor=(*colors.to_rgb(color), .16), edgecolor=color, linewidth=1.3, linestyle=style))
     ax.text(x + .5, y + .52, text, ha='center', va='center', color=color, fontweight='bold')
 
-# %% ../nbs/01_draw.ipynb #147
+# %% ../nbs/01_draw.ipynb #151
 @themed
 def show_targets(labels, # N texts' labels, each (S_n,)
                  classes=None, # C names, the blank's first, or an `Alphabet`; numbers if `None`
@@ -626,7 +626,7 @@ def show_targets(labels, # N texts' labels, each (S_n,)
     if title is not None: ax.set_title(title)
     return ax
 
-# %% ../nbs/01_draw.ipynb #150
+# %% ../nbs/01_draw.ipynb #154
 def differences(truth, # A text, or classes: a list, array or tensor
                 reading # Another
                )->list: # Pairs `(of truth, of reading)`; `None` where one has nothing
@@ -644,7 +644,7 @@ def differences(truth, # A text, or classes: a list, array or tensor
         out += [(a[k] if k < len(a) else None, b[k] if k < len(b) else None) for k in range(max(len(a), len(b)))]
     return out
 
-# %% ../nbs/01_draw.ipynb #155
+# %% ../nbs/01_draw.ipynb #159
 def _draw_pairs(ax, pairs, room, right):
     "Two rows of characters, those that differ bold and underlined."
     ax.set(xlim=(-1.5, room), ylim=(2, -.2))
@@ -655,7 +655,7 @@ def _draw_pairs(ax, pairs, room, right):
                     fontsize=min(9.5, 120/room), fontweight='bold' if a != b else 'normal', color=COLORS[1] if a != b else _ink())
         if a != b: ax.plot([x - .1, x + .7], [1.85, 1.85], color=COLORS[1], linewidth=2, linestyle='-')
 
-# %% ../nbs/01_draw.ipynb #157
+# %% ../nbs/01_draw.ipynb #161
 @themed
 def show_wrong(images, # N images
                truths, # N texts: what they say
@@ -683,7 +683,7 @@ def show_wrong(images, # N images
         _draw_pairs(below, pairs, max(13, len(pairs)), truth == reading)
     return fig
 
-# %% ../nbs/01_draw.ipynb #160
+# %% ../nbs/01_draw.ipynb #164
 def confusions(pairs # `(truth, reading)`, texts or lists of classes
               )->Counter: # How often `(of truth, of reading)` was found; `None` where one has nothing
     """Count what was read for what, over many words; what was read right is left out.
@@ -693,7 +693,7 @@ def confusions(pairs # `(truth, reading)`, texts or lists of classes
     """
     return Counter(d for truth, reading in pairs for d in differences(truth, reading) if d[0] != d[1])
 
-# %% ../nbs/01_draw.ipynb #162
+# %% ../nbs/01_draw.ipynb #166
 @themed
 def show_confusion(pairs, # `(truth, reading)`, texts or lists of classes
                    top:int=12, # How many of the commonest errors
@@ -724,7 +724,7 @@ def show_confusion(pairs, # `(truth, reading)`, texts or lists of classes
     ax.grid(alpha=.25)
     return _parts(ax, kind='confusion', heat=heat, head=ax)
 
-# %% ../nbs/01_draw.ipynb #165
+# %% ../nbs/01_draw.ipynb #169
 @themed
 def show_curves(curves, # `{name: (x, y)}`, or `{name: y}`
                 xlabel:str='', # With its unit
@@ -764,7 +764,7 @@ def show_curves(curves, # `{name: (x, y)}`, or `{name: y}`
     if title is not None: ax.set_title(title)
     return _parts(ax, kind='curves', curves=lines, head=ax)
 
-# %% ../nbs/01_draw.ipynb #168
+# %% ../nbs/01_draw.ipynb #172
 @themed
 def show_bars(values, # `{name: number}`
               xlabel:str='', # With its unit
@@ -792,7 +792,7 @@ def show_bars(values, # `{name: number}`
     if title is not None: ax.set_title(title)
     return _parts(ax, kind='bars', bars=bars, head=ax)
 
-# %% ../nbs/01_draw.ipynb #172
+# %% ../nbs/01_draw.ipynb #176
 def _set_table(parts, v):
     "New probabilities for a heat map or a lattice."
     if v.shape != parts['shape']: raise DrawError(f'the new values have shape {v.shape}, the figure {parts["shape"]}: draw it anew')
@@ -801,7 +801,7 @@ def _set_table(parts, v):
     heat.set_data(table) if 'heat' in parts else heat.set_array(table)
     for text, x in zip(parts['numbers'], table.flat): text.set(text=f'{x:.2f}', color=_text_on(heat, x))
 
-# %% ../nbs/01_draw.ipynb #175
+# %% ../nbs/01_draw.ipynb #179
 def _set_path(parts, path):
     "A new path over a heat map or a lattice."
     path = _path(path, parts['shape'][0])
@@ -812,12 +812,12 @@ def _set_path(parts, path):
         if hasattr(artist, 'set_ydata'): artist.set_ydata(y)
         else: artist.set_y(y[i//2] - .42)
 
-# %% ../nbs/01_draw.ipynb #178
+# %% ../nbs/01_draw.ipynb #182
 _SETTERS = {'probs': (_set_table, 'heat'), 'values': (_set_table, 'states'), 'path': (_set_path, 'path'),
             'image': (lambda parts, image: parts['picture'].set_data(_picture(image)), 'picture'),
             'title': (lambda parts, title: parts['head'].set_title(title), 'head')}
 
-# %% ../nbs/01_draw.ipynb #179
+# %% ../nbs/01_draw.ipynb #183
 def update(ax, # Axes that a function of this module drew
            **new # What changes: `probs`, `values`, `path`, `image`, `title`, `log`; for `show_path` and `show_spans` any argument
           )->'plt.Axes': # The same axes
@@ -843,7 +843,7 @@ def update(ax, # Axes that a function of this module drew
         _SETTERS[name][0](parts, _probabilities(value, log, name) if name in ('probs', 'values') else value)
     return ax
 
-# %% ../nbs/01_draw.ipynb #182
+# %% ../nbs/01_draw.ipynb #186
 class Film:
     """An animated PNG: shown by a notebook, kept by `save`; its last picture where nothing moves.
 
@@ -873,7 +873,7 @@ class Film:
         """
         with open(path, 'wb') as f: f.write(self.png)
 
-# %% ../nbs/01_draw.ipynb #183
+# %% ../nbs/01_draw.ipynb #187
 def film(ax, # Axes that were drawn; their figure is closed afterwards
          step, # Called with each of `steps`; changes the figure, by `update` for instance
          steps, # One picture for each

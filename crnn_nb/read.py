@@ -230,6 +230,23 @@ def _refuse(mistake):
     typer.echo(f'crnn-nb: {mistake}', err=True)
     raise typer.Exit(2)
 
+# %% ../nbs/11_read.ipynb #e06a31f3
+def _weights_mistake(weights, mistake):
+    "What to say where a file of weights does not load: of the checkpoint of a run, which file beside it holds weights."
+    if not isinstance(mistake, ModelError) or weights is None or Path(weights).suffix not in ('.pt', '.pth'): return mistake
+    try: found = torch.load(weights, map_location='cpu', weights_only=True)
+    except Exception: return mistake
+    if not isinstance(found, dict) or not ({'state', 'optimizer'} <= found.keys() or {'state', 'step'} <= found.keys()): return mistake
+    beside = [p for name in ('average', 'best', 'crnn') if (p := Path(weights).with_name(f'{name}.safetensors')).is_file()]
+    advice = f'Weights to read with are beside it: {", ".join(map(str, beside))}' if beside else \
+             'Weights to read with, best.safetensors, come beside it with the first validation, crnn.safetensors with the end of the run'
+    return f'{weights} is the running checkpoint of a training run, there to go on with (crnn-nb train --resume), and no file of weights. {advice}'
+
+# %% ../nbs/11_read.ipynb #ade0dc1e
+def _check_named(paths):
+    "Refuse an empty path, which would stand for the current folder."
+    if not all(str(p).strip() for p in paths): _refuse("one of the paths is empty: name a file or a folder; '.' is the current folder")
+
 # %% ../nbs/11_read.ipynb #069
 @app.command('read', short_help='Read pictures of single words.')
 def read_command(images:Annotated[list[str], typer.Argument(help='Pictures of words, or folders of them.')],
@@ -248,8 +265,9 @@ def read_command(images:Annotated[list[str], typer.Argument(help='Pictures of wo
     crnn-nb read folder --json --weights checkpoints/best.safetensors
     crnn-nb read folder --lexicon streets.txt
     """
+    _check_named(images)
     try: reader = Reader(weights, beam_size=beam_size, lexicon=lexicon and _word_list(lexicon), lm='shipped' if lm else None)
-    except MISTAKES as e: _refuse(e)
+    except MISTAKES as e: _refuse(_weights_mistake(weights, e))
     failed = False
     for r in reader.read(list(images)):
         failed |= r.error is not None
@@ -313,8 +331,9 @@ def evaluate_command(data:Annotated[list[str], typer.Argument(help='Labelled wor
     from crnn_nb.loss import CTCLoss
     failed = False
     if half not in (None, 'choosing', 'reporting'): _refuse(f"--half {half}: 'choosing' or 'reporting'")
+    _check_named(data)
     try: crnn, alphabet, _ = load_crnn(weights or shipped())
-    except MISTAKES as e: _refuse(e)
+    except MISTAKES as e: _refuse(_weights_mistake(weights, e))
     guides = dict(lm=shipped_lm(), lm_weight=.3, length_bonus=.6) if lm and weights is None and decode != 'greedy' else {}
     for folder in data:
         try:
@@ -368,6 +387,8 @@ def train_command(data_dir:Annotated[Path, typer.Option(help='Words in the layou
     try:
         changes = dict(_setting(s) for s in setting or [])
         if preset not in ('default', 'shipped'): raise TrainError(f"--preset {preset}: 'default' or 'shipped'")
+        if resume_from is not None and (original or show_config):
+            raise TrainError(f"{'--original' if original else '--show-config'} and --resume exclude each other: a resumed run keeps its recipe")
         if preset == 'shipped':
             if epochs is not None or data_dir is not None or original:
                 raise TrainError('--preset shipped draws its own words and has a length of its own: leave out --epochs, --data-dir and --original; --set max_images=N shortens it')
@@ -375,8 +396,6 @@ def train_command(data_dir:Annotated[Path, typer.Option(help='Words in the layou
         if epochs is not None: changes['epochs'] = epochs
         if checkpoints_dir is not None: changes['checkpoints_dir'] = str(checkpoints_dir)
         if data_dir is not None: changes['data_dir'] = str(data_dir)
-        if resume_from is not None and (original or show_config):
-            raise TrainError(f"{'--original' if original else '--show-config'} and --resume exclude each other: a resumed run keeps its recipe")
         if resume_from is None: changes = complete((train_config if original else default_config | dict(checkpoints_dir='checkpoints')) | changes)
         if show_config: return typer.echo('\n'.join(f'{k}={v!r}' for k, v in changes.items()))
         if data_dir is not None: ensure_words(data_dir)
@@ -387,9 +406,15 @@ def train_command(data_dir:Annotated[Path, typer.Option(help='Words in the layou
 # %% ../nbs/11_read.ipynb #085
 def _train_shipped(folder, resume, changes, show_config, processes):
     "`--preset shipped`: [ship](13_ship.ipynb), a later chapter, has the recipe; it is loaded when the command asks for it."
+    from crnn_nb.train import TrainError, complete, load_checkpoint
     ship = import_module('crnn_nb.ship')
-    if show_config: return typer.echo('\n'.join(f'{k}={v!r}' for k, v in (ship.shipped_config | dict(checkpoints_dir=str(folder)) | changes).items()))
     if folder.suffix == '.pt': folder = folder.parent
+    for key, option in dict(data_dir='it draws its own words', checkpoints_dir='use --checkpoints-dir').items():
+        if key in changes: raise TrainError(f'--preset shipped takes no --set {key}: {option}')
+    config = complete(ship.shipped_config | dict(checkpoints_dir=str(folder)) | changes)
+    if show_config: return typer.echo('\n'.join(f'{k}={v!r}' for k, v in config.items()))
+    if resume and changes: raise TrainError(f'--resume: {", ".join(changes)} belongs to the run, which keeps the configuration it began with')
+    if resume: load_checkpoint(folder/'last.pt') # a mistake ends here, not in each of the processes
     run = ship.train_shipped(folder, resume=resume, processes=processes, **changes)
     typer.echo(f'{run}\nweights: {run.folder}/average.safetensors')
     if run.reason == 'interrupted':
@@ -417,7 +442,7 @@ def export_command(path:Annotated[Path, typer.Argument(help='File to write, .onn
     crnn-nb export small.onnx --int8
     """
     try: import_module('crnn_nb.ship').export_onnx(path, weights, int8)
-    except MISTAKES as e: _refuse(e)
+    except MISTAKES as e: _refuse(_weights_mistake(weights, e))
     typer.echo(f'{path}: {path.stat().st_size/1e6:.2f} MB')
 
 # %% ../nbs/11_read.ipynb #101

@@ -249,7 +249,7 @@ def run_recipes(out:Path, # Folder of the recorded files
     >>> from crnn_nb.synth import write_synth90k
     >>> out = Path(tempfile.mkdtemp())
     >>> tiny = dict(data_dir=write_synth90k(out/'words', 8, 4, 4, progress=False), checkpoints_dir=out/'run', width=.0625, train_batch_size=4)
-    >>> list(run_recipes(out, {}, images=4, names=['clipping'], **tiny))
+    >>> list(run_recipes(out, {}, images=32, names=['clipping'], **tiny))
     ['clipping']
     """
     rows, words = [], open_words(small | changes)

@@ -155,7 +155,7 @@ def _shipped_run(folder, drawn, resume, ranges, words, changes):
     found = load_checkpoint(folder/'last.pt')
     return ShippedRun(found['config'] | dict(checkpoints_dir=str(folder)), (train_words, valid_words), found)
 
-# %% ../nbs/13_ship.ipynb #7dc73bb2
+# %% ../nbs/13_ship.ipynb #018
 def _shipped_job(folder, drawn, resume, ranges, words, ahead, callbacks, progress, changes):
     "One process of the run; the first one keeps the average, and has the words drawn."
     run = _shipped_run(folder, drawn, resume, ranges, words, changes)
@@ -168,7 +168,7 @@ def _shipped_job(folder, drawn, resume, ranges, words, ahead, callbacks, progres
     run.accelerator.wait_for_everyone()
     return run
 
-# %% ../nbs/13_ship.ipynb #7e7c09b0
+# %% ../nbs/13_ship.ipynb #020
 def _round(job, processes):
     "A round in one process or in several."
     if processes == 1: return _shipped_job(*job)
@@ -179,7 +179,7 @@ def _round(job, processes):
     run.reason = 'finished' if run.state.step >= run.steps else 'interrupted'
     return run
 
-# %% ../nbs/13_ship.ipynb #cecf1049
+# %% ../nbs/13_ship.ipynb #021
 def train_shipped(checkpoints_dir:str|Path='checkpoints/shipped', # Where everything goes; the blocks to its folder `blocks`
                   *,
                   resume:bool=False, # Go on with the run in that folder?
@@ -211,7 +211,7 @@ def train_shipped(checkpoints_dir:str|Path='checkpoints/shipped', # Where everyt
     return _round((place, folder/'blocks', resume, ranges, words, *keep, changes), processes)
 
 
-# %% ../nbs/13_ship.ipynb #023
+# %% ../nbs/13_ship.ipynb #029
 def model_card(weights:str|Path|None=None # A file of `save_crnn`; the shipped one if `None`
               )->str: # Markdown
     """The model card of a weights file: network, data, recipe, figures, limits, licence, digest.
@@ -233,7 +233,7 @@ def model_card(weights:str|Path|None=None # A file of `save_crnn`; the shipped o
     lines += ['', f'SHA-256 of the file: `{digest}`.']
     return '\n'.join(lines)
 
-# %% ../nbs/13_ship.ipynb #028
+# %% ../nbs/13_ship.ipynb #034
 def reliability(confidences, # (N,) from 0 to 1
                 right, # (N,) bool: was the reading right?
                 bins:int=10 # Of equal width
@@ -253,7 +253,7 @@ def reliability(confidences, # (N,) from 0 to 1
         rows.append(dict(confidence=float(c[mine].mean()), accuracy=float(r[mine].mean()), low=low, high=high, count=int(mine.sum())))
     return rows
 
-# %% ../nbs/13_ship.ipynb #029
+# %% ../nbs/13_ship.ipynb #035
 def calibration_error(rows:list # From `reliability`
                      )->float: # 0 is perfect
     """Expected calibration error: the mean of |accuracy - confidence| over all readings (arXiv:1706.04599, eq. 3).
@@ -264,7 +264,7 @@ def calibration_error(rows:list # From `reliability`
     n = sum(r['count'] for r in rows)
     return sum(r['count']*abs(r['accuracy'] - r['confidence']) for r in rows)/n
 
-# %% ../nbs/13_ship.ipynb #030
+# %% ../nbs/13_ship.ipynb #036
 def threshold_for(confidences, # (N,)
                   right, # (N,) bool
                   precision:float=.95 # Share of right readings wanted among those kept
@@ -279,7 +279,7 @@ def threshold_for(confidences, # (N,)
     good = np.nonzero((np.cumsum(r)/np.arange(1, len(r) + 1) >= precision) & np.append(c[1:] < c[:-1], True))[0]
     return (float(c[good[-1]]), (int(good[-1]) + 1)/len(c)) if len(good) else (1., 0.)
 
-# %% ../nbs/13_ship.ipynb #037
+# %% ../nbs/13_ship.ipynb #043
 def export_onnx(path:str|Path, # File to write, `.onnx`
                 weights:str|Path|None=None, # A file of `save_crnn`; the shipped one if `None`
                 int8:bool=False, # Weights of the matrices and LSTMs as 8-bit integers (dynamic quantisation)?
@@ -315,7 +315,7 @@ def export_onnx(path:str|Path, # File to write, `.onnx`
     finally: part.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/13_ship.ipynb #038
+# %% ../nbs/13_ship.ipynb #044
 def _quantize(path):
     "Replace the float weights of matrix products and LSTMs by 8-bit integers."
     import logging

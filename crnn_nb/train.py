@@ -14,6 +14,7 @@ import ast
 import contextlib
 import csv
 import difflib
+import hashlib
 import io
 import json
 import math
@@ -25,6 +26,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -37,8 +39,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from .alphabet import CHARS, Alphabet
-from .data import Synth90kDataset, synth90k_collate_fn
+from .alphabet import CHARS, Alphabet, AlphabetError
+from .data import MODES, Synth90kDataset, Texts, synth90k_collate_fn
 from .evaluate import evaluate
 from .model import CRNN, ModelError, backbone, change_alphabet, channels, crnn_from_state, load_crnn, out_size, save_crnn, windows
 from .shapes import CTCInputError, check_ctc, split_targets
@@ -100,6 +102,8 @@ def _loss(crnn, data, criterion, device, shortcut=None, weight=0.):
     log_probs, near, input_lengths = log_probs_of(crnn, images, widths, shortcut)
     if log_probs.device.type == 'mps': log_probs, near, targets = log_probs.cpu(), near if near is None else near.cpu(), targets.cpu()
     target_lengths = target_lengths.flatten().cpu()
+    try: check_ctc(log_probs.detach(), targets, input_lengths, target_lengths, getattr(criterion, 'blank', 0), allow_empty=True, allow_infeasible=True, values=False)
+    except CTCInputError as e: raise TrainError(str(e)) from None
     loss = criterion(log_probs, targets, input_lengths, target_lengths)
     total = loss if near is None else loss + weight*criterion(near, targets, input_lengths, target_lengths)
     if not torch.isfinite(total).all():
@@ -121,7 +125,7 @@ def train_batch(crnn:nn.Module, # The network; it is put into training mode
                 weight:float=0., # Of the shortcut's loss
                 notes:dict|None=None # Filled with `blank` (share of frames) and `grad_norm`
                )->float: # The criterion's loss of the batch, before the step
-    """One step of training. Raises `TrainError`, before the step, where the loss is not finite or the batch is empty.
+    """One step of training. Raises `TrainError`, before the step, where the loss is not finite, a label is no class or is the blank, or the batch is empty.
 
     >>> crnn = CRNN(1, 32, 32, 37, width=0.125, rnn_hidden=8)
     >>> data = torch.zeros(2, 1, 32, 32), torch.tensor([1, 2, 3]), torch.tensor([1, 2])
@@ -193,6 +197,11 @@ def complete(config:dict # Some keys of `train_config` and `seed_choices`
     for needed, fits, keys in _RULES:
         for key in keys.split():
             if not fits(config[key]): raise TrainError(f'{key}={config[key]!r}: {needed} is needed')
+    most, batch = config['max_images'], config['train_batch_size']
+    if most is not None and most < batch: raise TrainError(f'max_images={most} is less than one batch of train_batch_size={batch}: the run would end before its first step. '
+                                                           'Raise the one or lower the other')
+    try: Alphabet(config['chars'], config['case_sensitive'])
+    except AlphabetError as e: raise TrainError(str(e)) from None
     return config
 
 # %% ../nbs/10_train.ipynb #045
@@ -391,9 +400,9 @@ def set_rng_state(state:dict # From `rng_state`
     version, inner, gauss = state['python']
     random.setstate((version, tuple(inner), gauss))
     name, keys, *rest = state['numpy']
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state['torch'])
-    if state['cuda'] and len(state['cuda']) == torch.cuda.device_count(): torch.cuda.set_rng_state_all(state['cuda'])
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state['torch'].cpu())
+    if state['cuda'] and len(state['cuda']) == torch.cuda.device_count(): torch.cuda.set_rng_state_all([s.cpu() for s in state['cuda']])
 
 # %% ../nbs/10_train.ipynb #134
 def _tensors(path, device='cpu'):
@@ -405,11 +414,30 @@ def _tensors(path, device='cpu'):
                          'tensors, which is not loaded because it could execute code') from None
     return found if isinstance(found, dict) else {}
 
+# %% ../nbs/10_train.ipynb #f208a283
+_DICTS = dict.fromkeys(('config', 'alphabet', 'state', 'crnn', 'optimizer', 'scheduler', 'rng'), (dict,)) | dict.fromkeys(('shortcut', 'scaler'), (dict, type(None)))
+def _damage(found):
+    "Why a checkpoint cannot be resumed; nothing where it can."
+    if lacks := [k for k in _DICTS if k not in found]: return f'it lacks {", ".join(lacks)}'
+    for k, kinds in (_DICTS | dict(words=(dict,))).items():
+        if k in found and not isinstance(found[k], kinds): return f'its {k} is of type {type(found[k]).__name__}, not a dict'
+    state, known = found['state'], asdict(TrainState())
+    if lacks := [k for k in known if k not in state]: return f'its state lacks {", ".join(lacks)}'
+    for k, v in state.items():
+        if k not in known: return f'its state has {k!r}, which is no part of one'
+        if not (_whole(v, 0) if isinstance(known[k], int) else _real(v)): return f'its state has {k}={v!r}, which is no {"count" if isinstance(known[k], int) else "number"}'
+    try: complete(found['config'])
+    except (TrainError, TypeError) as e: return f'its config is wrong: {e}'
+    before = rng_state()
+    try: set_rng_state(found['rng'])
+    except Exception as e: return f'its rng holds no state of the random generators ({type(e).__name__}: {e})'
+    finally: set_rng_state(before)
+
 # %% ../nbs/10_train.ipynb #135
 def load_checkpoint(path:str|Path, # A file that a run has written
                     device='cpu' # Where its tensors go
-                   )->dict: # config, alphabet, state, crnn, optimizer, scheduler, scaler, rng
-    """Read a checkpoint without executing code from it. Raises `TrainError` for a file that is none.
+                   )->dict: # What `Run.checkpoint` gives, and `path`
+    """Read a checkpoint without executing code from it. Raises `TrainError` for a file that is none, or lacks something, and says what.
 
     >>> load_checkpoint('absent.pt')
     Traceback (most recent call last):
@@ -418,7 +446,8 @@ def load_checkpoint(path:str|Path, # A file that a run has written
     """
     found = _tensors(path, device)
     if 'state' not in found: raise TrainError(f'checkpoint {str(path)!r} holds no run to resume; to start from its weights, pass it as reload_checkpoint')
-    return found
+    if wrong := _damage(found): raise TrainError(f'checkpoint {str(path)!r} cannot be resumed: {wrong}. Take another checkpoint, or start from weights, passed as reload_checkpoint')
+    return found | dict(path=str(path))
 
 # %% ../nbs/10_train.ipynb #138
 class RunLog:
@@ -435,8 +464,11 @@ class RunLog:
                  keep:int=0): # Bytes of an earlier log that stay
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not keep or not self.path.exists(): self.path.write_bytes((','.join(self.COLUMNS) + '\n').encode())
-        else: os.truncate(self.path, min(keep, self.path.stat().st_size))
+        head, size = (','.join(self.COLUMNS) + '\n').encode(), self.path.stat().st_size if self.path.exists() else 0
+        if keep > max(size, len(head)):
+            warnings.warn(f'{self.path} {"has lost its end" if size else "is missing"}: rows that were in it are not in the log of the run that goes on here')
+        if not keep or not size: self.path.write_bytes(head)
+        else: os.truncate(self.path, min(keep, size))
     def add(self, **row): # Values of some of `COLUMNS`
         "Append a row."
         out = io.StringIO()
@@ -549,9 +581,9 @@ def trained_crnn(source:str|Path, # Weights file, checkpoint, or a state dict sa
         if path.suffix == '.safetensors': crnn, theirs, _ = load_crnn(path)
         else:
             found = _tensors(path)
-            if 'state' in found: theirs, found = Alphabet.from_dict(found['alphabet']), found['crnn']
+            if {'alphabet', 'crnn'} <= found.keys(): theirs, found = Alphabet.from_dict(found['alphabet']), found['crnn']
             crnn = crnn_from_state(found)
-    except ModelError as e: raise TrainError(f'reload_checkpoint={str(source)!r}: {e}') from None
+    except (AlphabetError, ModelError) as e: raise TrainError(f'reload_checkpoint={str(source)!r}: {e}') from None
     if theirs is None and crnn.config['num_class'] == alphabet.num_class: theirs = alphabet
     return crnn if theirs == alphabet else change_alphabet(crnn, alphabet, theirs)
 
@@ -566,11 +598,23 @@ def _start(crnn, source, alphabet):
         raise TrainError(f'{Path(source).name} holds another architecture: {"; ".join(differ)}. Give the configuration the values of the file, or start without it')
     crnn.load_state_dict(state)
 
+# %% ../nbs/10_train.ipynb #c5a1864f
+def _words_of(words):
+    "What a checkpoint notes of the words: how many, and a digest of their texts in order, `None` where the data set does not hold them as `Texts`."
+    texts, mark = getattr(words, 'texts', None), hashlib.sha256()
+    if not isinstance(texts, Texts): return dict(count=len(words), digest=None)
+    view, many = np.frombuffer(texts.buffer, np.uint8), 2**16
+    for lo in range(0, len(texts), many):
+        start, size = texts.start[lo:lo + many], texts.size[lo:lo + many].astype(np.int64)
+        stop = np.cumsum(size)
+        mark.update(size.tobytes() + view[np.arange(stop[-1]) + np.repeat(start - stop + size, size)].tobytes())
+    return dict(count=len(words), digest=mark.hexdigest()[:16])
+
 # %% ../nbs/10_train.ipynb #167
 class Run:
     """Everything that one training run holds: network, optimizer, schedule, data, log, and where it is.
 
-    Raises `TrainError` where there is nothing to train on.
+    Raises `TrainError` where there is nothing to train on, and where a checkpoint is of a run over other words.
 
     >>> import tempfile
     >>> from crnn_nb.synth import write_synth90k
@@ -587,6 +631,8 @@ class Run:
         if c['threads']: torch.set_num_threads(c['threads'])
         self.accelerator = make_accelerator(c)
         with self.accelerator.main_process_first(): self.train_words, self.valid_words = datasets or open_words(c)
+        self.words = _words_of(self.train_words)
+        if found: _check_words(found, self)
         if len(self.train_words) < c['train_batch_size']:
             raise TrainError(f"train_batch_size={c['train_batch_size']}, but there are only {len(self.train_words)} words to train on; "
                              'name another data_dir or take smaller batches')
@@ -604,6 +650,15 @@ class Run:
     def __repr__(self):
         s = self.state
         return f'{self.reason or "running"} after {s.images:,} images: step {s.step}, best accuracy {max(s.best, 0):.4f}'
+
+# %% ../nbs/10_train.ipynb #e15ddf89
+def _check_words(found, run):
+    "Refuse to go on with other words than those that the run began with, as far as its checkpoint notes them."
+    old, new = found.get('words') or run.words, run.words
+    if old.get('count') == new['count'] and (None in (old.get('digest'), new['digest']) or old['digest'] == new['digest']): return
+    said = lambda words, where: f"{words.get('count')} words of {where} (digest {words.get('digest') or 'unknown'})"
+    raise TrainError(f"{found.get('path', 'the checkpoint')} is of a run over {said(old, found['config'].get('data_dir'))}, but here are {said(new, run.config['data_dir'])}. "
+                     "Name the folder of the old words as data_dir; for a new run over others, pass the checkpoint as reload_checkpoint")
 
 # %% ../nbs/10_train.ipynb #168
 def _sweep(folder):
@@ -650,7 +705,7 @@ def checkpoint(self:Run)->dict: # For `torch.save`
     "All that the run needs to go on as if nothing had happened: plain containers and tensors."
     if self.log: self.state.log_bytes = self.log.tell()
     scaler = self.accelerator.scaler
-    return dict(config=self.config, alphabet=self.alphabet.to_dict(), state=asdict(self.state), crnn=self.net.state_dict(),
+    return dict(config=self.config, alphabet=self.alphabet.to_dict(), words=self.words, state=asdict(self.state), crnn=self.net.state_dict(),
                 shortcut=self.accelerator.unwrap_model(self.shortcut).state_dict() if self.shortcut else None,
                 optimizer=self.optimizer.state_dict(), scheduler=self.scheduler.state_dict(),
                 scaler=None if scaler is None else scaler.state_dict(), rng=rng_state())
@@ -680,13 +735,16 @@ def save_weights(self:Run,
 def restore(self:Run,
             found:dict # From `load_checkpoint`
            )->None:
-    "Put everything but the random generators where the checkpoint was; they follow once the first batch is drawn."
+    "Put everything but the random generators where the checkpoint was; they follow once the first batch is drawn. Raises `TrainError` for parts that do not fit."
     self.state = TrainState(**found['state'])
-    self.net.load_state_dict(found['crnn'])
-    if self.shortcut: self.accelerator.unwrap_model(self.shortcut).load_state_dict(found['shortcut'])
-    self.optimizer.load_state_dict(found['optimizer'])
-    self.scheduler.load_state_dict(found['scheduler'])
-    if self.accelerator.scaler is not None and found['scaler']: self.accelerator.scaler.load_state_dict(found['scaler'])
+    parts = dict(crnn=self.net, optimizer=self.optimizer, scheduler=self.scheduler)
+    if self.shortcut: parts['shortcut'] = self.accelerator.unwrap_model(self.shortcut)
+    if self.accelerator.scaler is not None and found['scaler']: parts['scaler'] = self.accelerator.scaler
+    for name, part in parts.items():
+        try: part.load_state_dict(found[name])
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as e:
+            raise TrainError(f"{found.get('path', 'the checkpoint')}: its {name} does not fit its config ({type(e).__name__}: {' '.join(str(e).split())[:160]}). "
+                             'Take another checkpoint, or start from weights, passed as reload_checkpoint') from None
     self._rng = found['rng']
     if self.log: self.history = read_log(self.log.path)
 
@@ -865,7 +923,7 @@ def resume(checkpoint:str|Path, # `last.pt`, or the folder that holds it
           )->Run: # As from `train`
     """Go on with a run that was killed or interrupted. On the CPU the weights become those of an unbroken run, bit for bit.
 
-    Raises `TrainError` for a file that holds no run, and for a change that would make it another run.
+    Raises `TrainError` for a file that holds no run or a broken one, for a change that would make it another run, and for other words. Warns where `log.csv` is gone.
 
     >>> import tempfile
     >>> from crnn_nb.synth import write_synth90k
@@ -876,14 +934,19 @@ def resume(checkpoint:str|Path, # `last.pt`, or the folder that holds it
     >>> resume(root/'run', progress=False)
     finished after 8 images: step 2, best accuracy 0.0000
     """
+    found, config = _to_resume(checkpoint, changes)
+    return _carry_out(Run(config, datasets, found), callbacks, progress, live)
+
+# %% ../nbs/10_train.ipynb #4836c526
+def _to_resume(checkpoint, changes):
+    "The checkpoint of a run to go on with, and its whole configuration."
     path = Path(checkpoint)
     if path.is_dir(): path = path/'last.pt'
     found = load_checkpoint(path)
     free = ('checkpoints_dir', 'data_dir', 'cpu_workers', 'cache', 'threads', 'tensorboard')
     for key in changes:
         if key not in free: raise TrainError(f'resume: {key} belongs to the run and stays {found["config"].get(key)!r}; only {", ".join(free)} may change')
-    config = found['config'] | dict(checkpoints_dir=str(path.parent)) | changes
-    return _carry_out(Run(config, datasets, found), callbacks, progress, live)
+    return found, complete(found['config'] | dict(checkpoints_dir=str(path.parent)) | changes)
 
 # %% ../nbs/10_train.ipynb #241
 def launch(function, # Importable function (from a module, not from a notebook)
@@ -953,8 +1016,11 @@ def curve(history:list, # Rows of a log
 
 # %% ../nbs/10_train.ipynb #253
 def _test_words(words, c):
-    "The words of the test split beside the training words."
-    return Synth90kDataset(words.root_dir, 'test', alphabet=words.alphabet, **{k: c[k] for k in ('img_height', 'img_width', 'keep_ratio')})
+    "The words of the test split beside the training words. Raises `TrainError` where there are none."
+    test = Synth90kDataset(words.root_dir, 'test', alphabet=words.alphabet, **{k: c[k] for k in ('img_height', 'img_width', 'keep_ratio')})
+    if not len(test): raise TrainError(f"data_dir={str(words.root_dir)!r} holds no words to test on: its {MODES['test']} (mode 'test') is empty, so the run could not be scored. "
+                                       'Put words there, or call `train`, which needs none')
+    return test
 
 # %% ../nbs/10_train.ipynb #254
 def main_job(config:dict|None=None, # Configuration; `default_config` if `None`
@@ -966,7 +1032,7 @@ def main_job(config:dict|None=None, # Configuration; `default_config` if `None`
             )->dict: # From `evaluate`, on words of the test split, and `run`
     """What `make train` does: train, print the curve, ten readings and the score on words never seen, keep a picture of the readings.
 
-    The last line printed holds `accuracy=0.…`; after Ctrl-C it says how to go on. Raises `TrainError`.
+    The last line printed holds `accuracy=0.…`; after Ctrl-C it says how to go on. Raises `TrainError`, before it trains where there is nothing to train, validate or test on.
 
     >>> import tempfile
     >>> from crnn_nb.synth import write_synth90k
@@ -982,8 +1048,10 @@ def main_job(config:dict|None=None, # Configuration; `default_config` if `None`
         test = _test_words(words[0], c)
         run = train(c, datasets=words, callbacks=callbacks, progress=progress)
     else:
-        run = resume(resume_from, callbacks=callbacks, progress=progress, **changes)
-        test = _test_words(run.train_words, run.config)
+        found, c = _to_resume(resume_from, changes)
+        words = open_words(c)
+        test = _test_words(words[0], c)
+        run = _carry_out(Run(c, words, found), callbacks, progress, live=False)
     if not run.accelerator.is_main_process: return {}
     if run.reason == 'interrupted':
         print(f'{run}\ngo on with: crnn-nb train --resume {run.folder}')

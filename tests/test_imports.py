@@ -23,6 +23,6 @@ def test_import_brings_neither_plots_nor_compilers(name):
 
 @pytest.mark.parametrize('name', MODULES)
 def test_import_is_quick_beside_torch(name):
-    "Processor time after torch, as a share of torch's own in the same process: 0.4 is under half a second where torch takes 1.2."
+    "Processor time after torch, as a share of torch's own in the same process, the least of three: 0.4 is under half a second where torch takes 1.2."
     code = f'import time; a = time.process_time(); import torch; b = time.process_time(); import crnn_nb.{name}; c = time.process_time(); print((c - b)/(b - a))'
-    assert min(float(python(code)) for _ in range(3)) <= .4
+    assert any(float(python(code)) <= .4 for _ in range(3))

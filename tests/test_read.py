@@ -243,3 +243,54 @@ def test_the_command_reads_and_scores_with_and_without_the_model(tmp_path):
         found = json.loads(scored.stdout)
         assert scored.exit_code == 0 and found['lm'] is not bool(flag)
         assert found['acc'] == pytest.approx(np.mean([a == t.lower() for a, (_, _, t) in zip(texts, rows)]))
+
+
+# -- mistakes at the command line ------------------------------------------------------------------------------------------------------
+
+def one_line(out, *says):
+    assert out.exit_code == 2 and out.stdout == '' and len(out.stderr.splitlines()) == 1, (out.stdout, out.stderr)
+    assert 'Traceback' not in out.stderr and isinstance(out.exception, SystemExit)
+    for s in says: assert s in out.stderr, (s, out.stderr)
+
+
+@pytest.mark.parametrize('args, says', [
+    (['--set', 'lr=abc'], "lr='abc'"), (['--set', 'lr=abc', '--show-config'], "lr='abc'"), (['--set', 'foo=1'], "no key 'foo'"), (['--set', 'foo=1', '--show-config'], "no key 'foo'"),
+    (['--set', 'chars=aab'], 'twice'), (['--set', 'max_images=5'], 'max_images=5'), (['--set', 'data_dir=words'], 'data_dir'), (['--set', 'checkpoints_dir=x'], '--checkpoints-dir'),
+    (['--resume', 'nowhere'], 'does not exist'), (['--resume', 'nowhere', '--show-config'], 'exclude each other'), (['--resume', 'nowhere', '--set', 'lr=1'], 'belongs to the run')])
+def test_mistakes_in_the_shipped_recipe_are_refused_before_anything_starts(tmp_path, monkeypatch, args, says):
+    from crnn_nb import ship
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ship, 'train_shipped', lambda *a, **k: pytest.fail('training was started'))
+    one_line(run('train', '--preset', 'shipped', *args), says)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_shipped_recipe_with_changes_is_shown_whole():
+    from crnn_nb.ship import shipped_config
+    out = run('train', '--preset', 'shipped', '--set', 'lr=0.001', '--show-config')
+    assert out.exit_code == 0 and 'lr=0.001' in out.stdout.splitlines() and [l.split('=')[0] for l in out.stdout.splitlines()] == list(shipped_config)
+
+
+def test_a_running_checkpoint_is_no_weights_and_the_advice_names_those_beside_it(tmp_path, folder):
+    from crnn_nb.model import CRNN
+    net = CRNN(1, 32, 100, 37, width=.125).state_dict()
+    kept = dict.fromkeys(('config', 'alphabet', 'scheduler', 'rng'), {})
+    for name, found in dict(last=kept | dict(state={}, crnn=net, optimizer={}), average=dict(state=net, n=1, step=2)).items():
+        place = tmp_path/f'run {name}'
+        place.mkdir()
+        torch.save(found, place/f'{name}.pt')
+        for args in ('read', folder), ('evaluate', folder), ('export', tmp_path/'x.onnx'):
+            one_line(run(*args, '--weights', place/f'{name}.pt'), f'{name}.pt is the running checkpoint', 'crnn-nb train --resume', 'come beside it')
+        for weights in 'best.safetensors', 'crnn.safetensors': (place/weights).write_bytes(b'')
+        one_line(run('read', folder, '--weights', place/f'{name}.pt'), str(place/'best.safetensors'), 'are beside it')
+    torch.save(dict(a=torch.zeros(1)), tmp_path/'other.pt')
+    assert 'running checkpoint' not in run('read', folder, '--weights', tmp_path/'other.pt').stderr
+
+
+@pytest.mark.parametrize('path', ['', ' '])
+def test_an_empty_path_is_not_the_current_folder(folder, monkeypatch, path):
+    monkeypatch.chdir(folder)
+    one_line(run('read', path), 'empty')
+    one_line(run('read', 'a.jpg', path), 'empty')
+    one_line(run('evaluate', path), 'empty')
+    assert run('read', '.').exit_code == 0

@@ -569,3 +569,159 @@ def test_two_processes_resume_bit_for_bit(words, tmp_path):
     assert rows(tmp_path/'part') == rows(tmp_path/'whole')
     a, b = [load_crnn(tmp_path/f/'crnn.safetensors')[0].state_dict() for f in ('whole', 'part')]
     assert same(a, b)
+
+
+# ---- mistakes that must not pass in silence
+
+@pytest.mark.parametrize('label', [37, 40, -1, 0])
+def test_a_label_that_is_no_class_or_is_the_blank_leaves_the_weights(label):
+    crnn = CRNN(1, 32, 100, 37, width=.125, rnn_hidden=8)
+    before, optimizer = weights_of(crnn), torch.optim.SGD(crnn.parameters(), .1)
+    for targets in torch.tensor([1, 2, label]), torch.tensor([[1, 2], [label, 0]]):
+        with pytest.raises(T.TrainError, match=f'sample 1: label 0 is {label}'):
+            T.train_batch(crnn, (torch.rand(2, 1, 32, 100), targets, torch.tensor([2, 1])), optimizer, nn.CTCLoss(reduction='sum'), 'cpu')
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters(crnn)))
+
+
+def test_the_check_of_targets_knows_another_blank_and_lets_empty_and_impossible_words_pass():
+    crnn = CRNN(1, 32, 100, 37, width=.125, rnn_hidden=8)
+    optimizer = torch.optim.SGD(crnn.parameters(), 1e-4)
+    step = lambda targets, lengths, **options: T.train_batch(crnn, (torch.rand(2, 1, 32, 100), torch.tensor(targets), torch.tensor(lengths)), optimizer,
+                                                             nn.CTCLoss(reduction='sum', **options), 'cpu')
+    assert step([0, 1, 2], [2, 1], blank=36) > 0
+    with pytest.raises(T.TrainError, match='is 36, the blank'): step([0, 36, 2], [2, 1], blank=36)
+    assert step([1, 2], [2, 0]) > 0
+    assert step([5]*20 + [1], [20, 1], zero_infinity=True) > 0
+
+
+def test_the_check_of_targets_costs_little():
+    from crnn_nb.shapes import check_ctc
+    config = T.default_config
+    crnn, data = T.make_crnn(config, Alphabet()), (torch.rand(32, 1, 32, 100), torch.randint(1, 37, (32*7,)), torch.full((32,), 7))
+    optimizer, log_probs = T.make_optimizer(crnn, config), torch.zeros(24, 32, 37).log_softmax(2)
+    def shortest(f, n):
+        times = []
+        for _ in range(n):
+            began = time.process_time()
+            f()
+            times.append(time.process_time() - began)
+        return min(times)
+    step = shortest(lambda: T.train_batch(crnn, data, optimizer, nn.CTCLoss(reduction='sum'), 'cpu'), 3)
+    assert shortest(lambda: check_ctc(log_probs, data[1], torch.full((32,), 24), data[2], allow_empty=True, allow_infeasible=True, values=False), 30) < .01*step
+
+
+@pytest.mark.parametrize('wrong, says', [(dict(chars='aab'), 'twice'), (dict(chars=''), 'empty'), (dict(chars='aA'), 'case_sensitive'),
+                                         (dict(max_images=31), 'max_images=31.*train_batch_size=32')])
+def test_alphabets_that_are_none_and_runs_without_a_step(wrong, says):
+    with pytest.raises(T.TrainError, match=says): T.complete(wrong)
+
+
+def test_the_least_run_has_one_step(words, tmp_path):
+    assert T.complete(dict(chars='aA', case_sensitive=True))['chars'] == 'aA'
+    run = T.train(tiny(words, tmp_path, max_images=8), progress=False)
+    assert run.state.step == 1 and run.state.images == 8
+
+
+def test_no_words_to_test_on_is_said_before_training(words, tmp_path):
+    import shutil
+    bare = shutil.copytree(words, tmp_path/'words')
+    config = tiny(bare, tmp_path/'run', epochs=1)
+    T.train(config, callbacks=[lambda run, row: run.state.step == 2], progress=False)
+    (bare/'annotation_test.txt').write_text('')
+    with pytest.raises(T.TrainError, match="annotation_test.txt .mode 'test'. is empty"): T.main_job(config | dict(checkpoints_dir=str(tmp_path/'new')), progress=False)
+    assert not (tmp_path/'new').exists()
+    with pytest.raises(T.TrainError, match='annotation_test.txt'): T.main_job(resume_from=tmp_path/'run', progress=False)
+    assert T.load_checkpoint(tmp_path/'run'/'last.pt')['state']['step'] == 2
+
+
+@pytest.fixture(scope='module')
+def part(words, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('part')
+    T.train(tiny(words, folder), callbacks=[lambda run, row: run.state.step == 7], progress=False)
+    return folder
+
+
+def without(d, *keys): return {k: v for k, v in d.items() if k not in keys}
+
+
+BROKEN = dict(
+    parts=(lambda c: without(c, 'crnn', 'rng'), 'lacks crnn, rng'), only_state=(lambda c: dict(state=c['state']), 'lacks config, alphabet, crnn'),
+    average=(lambda c: dict(state=c['crnn'], n=3, step=7), 'lacks config'), nothing=(lambda c: [1, 2], 'no run'),
+    config=(lambda c: c | dict(config=[1]), 'config is of type list'), optimizer=(lambda c: c | dict(optimizer=None), 'optimizer is of type NoneType'),
+    words=(lambda c: c | dict(words=48), 'words is of type int'), state=(lambda c: c | dict(state=without(c['state'], 'step', 'log_bytes')), 'state lacks step, log_bytes'),
+    more=(lambda c: c | dict(state=c['state'] | dict(mood=1)), "state has 'mood'"), count=(lambda c: c | dict(state=c['state'] | dict(step='7')), "step='7'"),
+    key=(lambda c: c | dict(config=c['config'] | dict(lrr=1)), "no key 'lrr'"), value=(lambda c: c | dict(config=c['config'] | dict(lr='fast')), "lr='fast'"),
+    number=(lambda c: c | dict(config={1: 2}), 'config is wrong'), rng=(lambda c: c | dict(rng={}), 'rng holds no state'),
+    rng_types=(lambda c: c | dict(rng=dict(python=1, numpy=2, torch=3, cuda=4)), 'rng holds no state'),
+    shape=(lambda c: c | dict(crnn=c['crnn'] | {'dense.bias': torch.zeros(3)}), 'crnn does not fit'), empty=(lambda c: c | dict(optimizer={}), 'optimizer does not fit'),
+    shortcut=(lambda c: c | dict(shortcut=None), 'shortcut does not fit'), scheduler=(lambda c: c | dict(scheduler={}), 'scheduler does not fit'))
+
+
+@pytest.mark.parametrize('name', BROKEN)
+def test_broken_checkpoints_are_named_with_what_they_lack(part, tmp_path, name):
+    import shutil
+    damage, says = BROKEN[name]
+    shutil.copy(part/'log.csv', tmp_path)
+    torch.save(damage(torch.load(part/'last.pt', weights_only=True)), tmp_path/'last.pt')
+    before = torch.get_rng_state()
+    with pytest.raises(T.TrainError, match=says) as e: T.resume(tmp_path, progress=False)
+    assert str(tmp_path/'last.pt') in str(e.value) and '\n' not in str(e.value)
+    if 'does not fit' not in says: assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_sound_checkpoint_moves_no_generator_and_one_without_words_is_resumed(words, whole, part, tmp_path):
+    import shutil
+    for name in 'last.pt', 'log.csv': shutil.copy(part/name, tmp_path)
+    before = T.rng_state()
+    found = T.load_checkpoint(tmp_path/'last.pt')
+    after = T.rng_state()
+    assert torch.equal(before['torch'], after['torch']) and before['python'] == after['python'] and torch.equal(before['numpy'][1], after['numpy'][1])
+    assert found['words']['count'] == 48 and len(found['words']['digest']) == 16 and found['path'] == str(tmp_path/'last.pt')
+    torch.save(without(found, 'words', 'path'), tmp_path/'last.pt')
+    assert same(weights(T.resume(tmp_path, progress=False)), whole[1]) and rows(tmp_path) == rows(whole[2])
+
+
+def test_an_average_is_no_start_but_says_so(part, tmp_path):
+    torch.save(dict(state=torch.load(part/'last.pt', weights_only=True)['crnn'], n=3, step=7), tmp_path/'average.pt')
+    with pytest.raises(T.TrainError, match='average.pt'): T.trained_crnn(tmp_path/'average.pt', Alphabet())
+    torch.save(dict(alphabet=dict(chars='aa'), crnn={}), tmp_path/'twice.pt')
+    with pytest.raises(T.TrainError, match='twice'): T.trained_crnn(tmp_path/'twice.pt', Alphabet())
+
+
+def test_a_lost_log_is_named_and_the_run_goes_on(words, whole, part, tmp_path, recwarn):
+    import shutil
+    for kind in 'missing', 'cut':
+        folder = shutil.copytree(part, tmp_path/kind)
+        if kind == 'missing': (folder/'log.csv').unlink()
+        else: (folder/'log.csv').write_bytes((folder/'log.csv').read_bytes().splitlines(True)[0])
+        with pytest.warns(UserWarning, match='log.csv is missing' if kind == 'missing' else 'log.csv has lost its end'): run = T.resume(folder, progress=False)
+        assert same(weights(run), whole[1]) and rows(folder) == [r for r in rows(whole[2]) if r['step'] > 7]
+    recwarn.clear()
+    T.resume(shutil.copytree(part, tmp_path/'whole'), progress=False)
+    assert not [w for w in recwarn if 'log.csv' in str(w.message)]
+
+
+def test_resume_takes_moved_words_and_no_others(words, whole, part, tmp_path):
+    import shutil
+    moved = shutil.copytree(words, tmp_path/'moved')
+    (moved/'annotation_train.txt').write_bytes((moved/'annotation_train.txt').read_bytes().replace(b'\n', b'\r\n'))
+    assert same(weights(T.resume(shutil.copytree(part, tmp_path/'a'), data_dir=moved, progress=False)), whole[1])
+    more = write_synth90k(tmp_path/'more', 56, 12, 12, progress=False)
+    lines = (moved/'annotation_train.txt').read_text().splitlines()
+    swapped = shutil.copytree(words, tmp_path/'swapped')
+    (swapped/'annotation_train.txt').write_text('\n'.join([lines[1], lines[0], *lines[2:]]) + '\n')
+    for other, count in (more, 56), (swapped, 48):
+        folder = shutil.copytree(part, tmp_path/f'b{count}')
+        with pytest.raises(T.TrainError, match=f'over 48 words of .*here are {count} words of .*{other.name}'): T.resume(folder, data_dir=other, progress=False)
+        assert rows(folder) == rows(part)
+
+
+def test_words_without_texts_are_counted(part, tmp_path):
+    import shutil
+    counted = T._words_of([0]*7)
+    assert counted == dict(count=7, digest=None)
+    data = T.open_words(T.load_checkpoint(part/'last.pt')['config'])
+    plain = [data[0][i] for i in range(47)], data[1]
+    with pytest.raises(T.TrainError, match='here are 47 words'): T.resume(shutil.copytree(part, tmp_path/'a'), datasets=plain, progress=False)
+    plain = [data[0][i] for i in range(48)], data[1]
+    assert T.resume(shutil.copytree(part, tmp_path/'b'), datasets=plain, progress=False).reason == 'finished'
