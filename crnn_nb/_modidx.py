@@ -638,6 +638,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'crnn_nb.train._check_words': ('train.html#_check_words', 'crnn_nb/train.py'),
                                'crnn_nb.train._child': ('train.html#_child', 'crnn_nb/train.py'),
                                'crnn_nb.train._damage': ('train.html#_damage', 'crnn_nb/train.py'),
+                               'crnn_nb.train._example': ('train.html#_example', 'crnn_nb/train.py'),
                                'crnn_nb.train._frames': ('train.html#_frames', 'crnn_nb/train.py'),
                                'crnn_nb.train._loss': ('train.html#_loss', 'crnn_nb/train.py'),
                                'crnn_nb.train._picture': ('train.html#_picture', 'crnn_nb/train.py'),

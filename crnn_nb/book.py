@@ -110,7 +110,7 @@ def _settle(cell):
             o.text = o.text.replace(str(Path.home()), '~')
     cell.outputs = joined
 
-# %% ../nbs/appendix/book.ipynb #731f91b6
+# %% ../nbs/appendix/book.ipynb #018
 def _cleaned(nb):
     "The text that `nbdev_clean` leaves in the file of a notebook."
     from nbdev.clean import clean_nb
@@ -119,7 +119,7 @@ def _cleaned(nb):
     clean_nb(nb, allowed_metadata_keys=['executed'])
     return nb2str(nb)
 
-# %% ../nbs/appendix/book.ipynb #018
+# %% ../nbs/appendix/book.ipynb #019
 def _store(nb, path):
     "Number the cells, add the digest, and write the notebook as `nbdev_clean` leaves it."
     import nbformat
@@ -129,7 +129,7 @@ def _store(nb, path):
     plain['metadata']['executed'] = digest(plain)
     path.write_text(_cleaned(plain), encoding='utf-8')
 
-# %% ../nbs/appendix/book.ipynb #022
+# %% ../nbs/appendix/book.ipynb #023
 def check(path:str|Path # A notebook
          )->list: # What is wrong with it, a sentence each; empty if nothing is
     """Whether a notebook's code and outputs are of one run, hold no error and no path of the machine they ran on, and are as `nbdev_clean` leaves them.
@@ -154,7 +154,7 @@ def check(path:str|Path # A notebook
     if _cleaned(nb) != stored: wrong.append(f'{name}: not clean, a commit would change it; run `nbdev_clean`')
     return wrong
 
-# %% ../nbs/appendix/book.ipynb #027
+# %% ../nbs/appendix/book.ipynb #030
 def exported(root:str|Path='.' # Folder with `settings.ini`
             )->list: # Modules that differ from what the notebooks export; empty if none do
     """Export every notebook into a copy and list the modules that come out differently.
@@ -178,7 +178,7 @@ def exported(root:str|Path='.' # Folder with `settings.ini`
     shutil.rmtree(copy.parent)
     return differ
 
-# %% ../nbs/appendix/book.ipynb #031
+# %% ../nbs/appendix/book.ipynb #034
 def slow_cells(root:str|Path='.' # Folder with `settings.ini`
               )->dict: # Notebook → number of cells that neither `make book` nor `nbdev_test` runs
     """Count the cells flagged `slow`.
@@ -197,7 +197,7 @@ def slow_cells(root:str|Path='.' # Folder with `settings.ini`
         if n: count[p.name] = n
     return count
 
-# %% ../nbs/appendix/book.ipynb #034
+# %% ../nbs/appendix/book.ipynb #037
 def readme(root:str|Path='.', # Folder with `settings.ini`
            notebook:str='index.ipynb' # The notebook below `nbs/` that becomes the README
           )->Path: # The file written
@@ -238,7 +238,7 @@ def readme(root:str|Path='.', # Folder with `settings.ini`
     out.write_text('<!-- Generated from nbs/' + notebook + ' by `make book`: edit the notebook. -->\n\n' + text, encoding='utf-8')
     return out
 
-# %% ../nbs/appendix/book.ipynb #036
+# %% ../nbs/appendix/book.ipynb #039
 def fence_examples(text:str # A docstring
                   )->str: # The same, examples inside code fences
     """Set each doctest example of a docstring as a code block.
@@ -253,7 +253,7 @@ def fence_examples(text:str # A docstring
         out.append(line)
     return '\n'.join(out + ['```'] * inside)
 
-# %% ../nbs/appendix/book.ipynb #039
+# %% ../nbs/appendix/book.ipynb #042
 def listing(sym # A function or class
            )->str: # Its source, or an empty string if it cannot be had
     """The source of a definition without its docstring, one parameter a line.
@@ -279,7 +279,7 @@ def listing(sym # A function or class
         lines[start:end + 1] = [head + '(', '    ' + first.strip(), *['    ' + line.strip() for line in lines[start + 1:end]], lines[end].strip()]
     return '\n'.join(lines)
 
-# %% ../nbs/appendix/book.ipynb #043
+# %% ../nbs/appendix/book.ipynb #046
 def _settings(root='.'):
     "What `settings.ini` says, found from `root` upwards; empty if there is none."
     from configparser import ConfigParser
@@ -290,7 +290,7 @@ def _settings(root='.'):
             return dict(cfg['DEFAULT']) | {'root': folder}
     return {}
 
-# %% ../nbs/appendix/book.ipynb #044
+# %% ../nbs/appendix/book.ipynb #047
 def _source_link(name):
     "A link that leads to a definition: to its line if `git_url` is set, to the copied notebook otherwise."
     from nbdev.doclinks import NbdevLookup
@@ -300,7 +300,7 @@ def _source_link(name):
     url = NbdevLookup().code(name) if _settings().get('git_url') else f"/notebooks/{page[page.find('/') + 1:]}.ipynb"
     return f'<a class="source-link" href="{url}">source</a>'
 
-# %% ../nbs/appendix/book.ipynb #045
+# %% ../nbs/appendix/book.ipynb #048
 class DocRenderer:
     """The renderer that `settings.ini` names: heading, whole docstring, examples as code, and the code itself.
 
@@ -321,7 +321,7 @@ class DocRenderer:
 
     def __repr__(self): return self._repr_markdown_()
 
-# %% ../nbs/appendix/book.ipynb #048
+# %% ../nbs/appendix/book.ipynb #051
 class ShowCode:
     """Processor of nbdev: keep exported cells that no documentation stands for, hide hidden ones, number equations.
 
@@ -370,7 +370,7 @@ class ShowCode:
         text = '\n'.join(map(NbdevLookup().link_line, DocRenderer(found, name=name)._repr_markdown_().splitlines()))
         cell.outputs = [{'output_type': 'display_data', 'metadata': {}, 'data': {'text/markdown': exact_anchor(unlink_code(text), names)}}]
 
-# %% ../nbs/appendix/book.ipynb #049
+# %% ../nbs/appendix/book.ipynb #052
 def unlink_code(text:str # Markdown
                )->str: # The same, code blocks as they were before names in them were linked
     """Take links out of code blocks.
@@ -382,7 +382,7 @@ def unlink_code(text:str # Markdown
     parts = re.split(r'(^```.*?^```$)', text, flags=re.M | re.S)
     return ''.join(re.sub(r'\[(`[^`\]]+`)\]\([^)]*\)', r'\1', p) if p.startswith('```') else p for p in parts)
 
-# %% ../nbs/appendix/book.ipynb #051
+# %% ../nbs/appendix/book.ipynb #054
 def exact_anchor(text:str, # Markdown that begins with a heading
                  names:set # All documented names of the page
                 ):
@@ -395,7 +395,7 @@ def exact_anchor(text:str, # Markdown that begins with a heading
     if not m or m[2] == m[2].lower() or m[2].lower() not in names: return text
     return f'{m[0]} {{#{m[2]}}}' + text[m.end():]
 
-# %% ../nbs/appendix/book.ipynb #053
+# %% ../nbs/appendix/book.ipynb #056
 def name_headings(text:str, # Markdown of one cell
                   taken:set # Names, in small letters, whose anchors belong to their documentation
                  )->str: # The same, with an anchor of its own for each heading that would take one of them
@@ -409,7 +409,7 @@ def name_headings(text:str, # Markdown of one cell
         return f'{m[0]} {{#on-{slug}}}' if slug in taken and '{#' not in m[0] else m[0]
     return re.sub(r'^(#{2,5}) (.+)$', one, text, flags=re.M)
 
-# %% ../nbs/appendix/book.ipynb #055
+# %% ../nbs/appendix/book.ipynb #058
 def equations(root:str|Path='.' # Folder with `settings.ini`
              )->dict: # Number → the notebook's path below `nbs/`
     r"""Where each numbered equation of the book stands. Raises `ValueError` where two have one number.
@@ -431,7 +431,7 @@ def equations(root:str|Path='.' # Folder with `settings.ini`
                 found[number] = where
     return found
 
-# %% ../nbs/appendix/book.ipynb #057
+# %% ../nbs/appendix/book.ipynb #060
 def link_equations(text:str, # Markdown of one cell
                    known:dict, # Number → notebook, from `equations`
                    own:str # Name of the cell's notebook
@@ -452,7 +452,7 @@ def link_equations(text:str, # Markdown of one cell
     parts = re.split(r'(^```.*?^```|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]+\$)', text, flags=re.M | re.S)
     return ''.join(re.sub(r'\$\$(.*?)\$\$', block, p, flags=re.S) if p.startswith('$$') else p if p[:1] in '`$' and p else prose(p) for p in parts)
 
-# %% ../nbs/appendix/book.ipynb #060
+# %% ../nbs/appendix/book.ipynb #063
 def mathml(page:str # HTML
           )->str: # The same, with MathML in place of LaTeX
     r"""Turn `\(…\)` and `\[…\]` in a page's maths spans into MathML; a number at the end goes to the right margin.
@@ -471,7 +471,7 @@ def mathml(page:str # HTML
     page = re.sub(r'<span class="math (inline|display)">\\[(\[](.*?)\\[)\]]</span>', one, page, flags=re.S)
     return re.sub(r'<(script|link)[^>]*katex[^>]*>(</script>)?', '', page)
 
-# %% ../nbs/appendix/book.ipynb #063
+# %% ../nbs/appendix/book.ipynb #066
 def relative_links(page:str, # HTML
                    where:str, # The page's path inside the site
                    pages:list, # Paths of all files that a link may lead to
@@ -497,7 +497,7 @@ def relative_links(page:str, # HTML
         return f'{m[1]}{relpath(path, dirname(where) or ".")}' + (f'#{anchor}' if anchor else '') + m[3]
     return re.sub(r'(<a [^>]*?href=")([^"]*)(")', one, page)
 
-# %% ../nbs/appendix/book.ipynb #066
+# %% ../nbs/appendix/book.ipynb #069
 def link_names(page:str, # HTML
                names:dict # Name → path of its documentation, from the top of the site
               )->str: # The same, names of the package in code blocks as links
@@ -522,7 +522,7 @@ def link_names(page:str, # HTML
         return ''.join(out)
     return re.sub(r'<pre class="sourceCode python.*?</pre>', block, page, flags=re.S)
 
-# %% ../nbs/appendix/book.ipynb #068
+# %% ../nbs/appendix/book.ipynb #071
 def extract_pictures(page:str, # HTML
                      where:str, # The page's path inside the site
                      site:Path # The site's folder
@@ -557,7 +557,7 @@ def extract_pictures(page:str, # HTML
         return f'<img{m[1]}src="{relpath(path, dirname(where) or ".")}"{alt} width="{image.width}" height="{image.height}" loading="lazy"{m[4]}>'
     return re.sub(r'<img([^>]*?)src="data:image/(png|jpeg|gif);base64,([^"]+)"([^>]*)>', one, page)
 
-# %% ../nbs/appendix/book.ipynb #072
+# %% ../nbs/appendix/book.ipynb #075
 def _head(page, where, cfg):
     "Add the social picture; its address is absolute only if `doc_host` says where the site is."
     if 'property="og:image"' in page or '</head>' not in page: return page
@@ -566,7 +566,7 @@ def _head(page, where, cfg):
     tags += f'<meta property="og:image:height" content="630"><meta property="og:image:alt" content="A word, the probabilities of its frames, and the path that reads it.">'
     return page.replace('</head>', tags + '</head>', 1)
 
-# %% ../nbs/appendix/book.ipynb #073
+# %% ../nbs/appendix/book.ipynb #076
 def _notebook_link(page, where, cfg, files):
     "Under the title: the notebook that the page is made of."
     if 'class="page-links"' in page or not (m := re.search(r'<header id="title-block-header".*?</header>', page, re.S)): return page
@@ -578,7 +578,7 @@ def _notebook_link(page, where, cfg, files):
     if cfg.get('git_url'): links += f' · <a href="{cfg["git_url"].rstrip("/")}/blob/{cfg.get("branch", "main")}/nbs/{nb.removeprefix("notebooks/")}">View it in the repository</a>'
     return page.replace(m[0], m[0] + f'<p class="page-links">{links}</p>', 1)
 
-# %% ../nbs/appendix/book.ipynb #074
+# %% ../nbs/appendix/book.ipynb #077
 def _inline_readings(page, where, site):
     "Put a moving reading that Quarto keeps in a file into the page, where it can be stopped."
     def one(m):
@@ -589,7 +589,7 @@ def _inline_readings(page, where, site):
         return text[text.index('<svg'):].replace('<svg', f'<svg role="img" aria-label="{alt[1] if alt else ""}"', 1)
     return re.sub(r'<img([^>]*?)src="([^":]+\.svg)"([^>]*)>', one, page)
 
-# %% ../nbs/appendix/book.ipynb #075
+# %% ../nbs/appendix/book.ipynb #078
 def _plain_copy(path, site, files, host):
     "In the Markdown copy of a page (`llms-txt`), let links and pictures lead to what the site has already."
     where = path.relative_to(site).as_posix()
@@ -607,7 +607,7 @@ def _plain_copy(path, site, files, host):
     text = re.sub(r'\]\((/[^)\s]*\.html[^)\s]*)\)', link, text)
     path.write_text(text, encoding='utf-8')
 
-# %% ../nbs/appendix/book.ipynb #076
+# %% ../nbs/appendix/book.ipynb #079
 def _accessible(page):
     "What an accessibility checker finds in the markup of the renderers."
     page = re.sub(r'(<a (?=[^>]*data-bs-toggle="collapse")[^>]*?) role="navigation"', r'\1 role="button" href="#"', page)
@@ -617,7 +617,7 @@ def _accessible(page):
     page = page.replace('<a class="quarto-color-scheme-toggle nav-link" href=""', '<a class="quarto-color-scheme-toggle nav-link" role="button" aria-label="Toggle dark mode" href="#"')
     return page
 
-# %% ../nbs/appendix/book.ipynb #077
+# %% ../nbs/appendix/book.ipynb #080
 def finish(site:str|Path, # Folder of the rendered site
            root:str|Path='.' # Folder with `settings.ini`
           )->Path: # The site's folder
@@ -668,7 +668,7 @@ def finish(site:str|Path, # Folder of the rendered site
         (site/'sitemap.xml').write_text('<?xml version="1.0" encoding="UTF-8"?>\n' + f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{rows}</urlset>\n')
     return site
 
-# %% ../nbs/appendix/book.ipynb #078
+# %% ../nbs/appendix/book.ipynb #081
 def _names(root):
     "Public names of the package → where each is documented, from the index that `nbdev_export` writes."
     import runpy
@@ -678,7 +678,7 @@ def _names(root):
     page = lambda where: where.split('#')[0]
     return {name: f'{page(where)}#{name}' if name != name.lower() and page(found.get(name.lower(), '')) == page(where) else where for name, where in found.items()}
 
-# %% ../nbs/appendix/book.ipynb #080
+# %% ../nbs/appendix/book.ipynb #083
 def docs(root:str|Path='.' # Folder with `settings.ini`
         )->Path: # Folder of the site
     """Build the site into `_docs/` without Quarto. Raises `SystemExit` if the renderer fails.
@@ -703,7 +703,7 @@ def docs(root:str|Path='.' # Folder with `settings.ini`
     shutil.move(root/'_proc/_docs', root/'_docs')
     return root/'_docs'
 
-# %% ../nbs/appendix/book.ipynb #082
+# %% ../nbs/appendix/book.ipynb #085
 def reading_svg(image, # (H, W) or (H, W, 3), 0 is black: integers to 255 or floats to 1
                 probs, # (T, C) probabilities, each frame summing to 1
                 classes, # C names, the blank first
@@ -767,7 +767,7 @@ def reading_svg(image, # (H, W) or (H, W, 3), 0 is black: integers to 255 or flo
                    + anim('font-size', [15, 15, size, size], [0, .74, .82, 1], True) + '</text>')
     return '\n'.join(out + ['</svg>'])
 
-# %% ../nbs/appendix/book.ipynb #087
+# %% ../nbs/appendix/book.ipynb #090
 def social(root:str|Path='.', # Folder with `settings.ini`
            notebook:str='index.ipynb', # Notebook below `nbs/` with a cell labelled `fig-frames`
            out:str|Path|None=None # File to write; `nbs/images/social.png` if `None`
@@ -802,7 +802,7 @@ def social(root:str|Path='.', # Folder with `settings.ini`
     sheet.convert('RGB').save(out, optimize=True)
     return out
 
-# %% ../nbs/appendix/book.ipynb #090
+# %% ../nbs/appendix/book.ipynb #093
 def main(args:list|None=None # Words of the command line; those of the process if `None`
         )->int: # Exit status: 0 if all is well, 1 if a check failed, 2 if the words are off
     """Command line of this chapter: `run [NOTEBOOK…]`, `check [NOTEBOOK…]`, `exported`, `skipped`, `readme`, `docs`, `finish`, `social`.
@@ -839,6 +839,6 @@ def main(args:list|None=None # Words of the command line; those of the process i
     print('usage: python -m crnn_nb.book run|check [NOTEBOOK…] | exported | skipped | readme | docs | finish | social')
     return 2
 
-# %% ../nbs/appendix/book.ipynb #092
+# %% ../nbs/appendix/book.ipynb #095
 #| eval: false
 if __name__ == '__main__': sys.exit(main())

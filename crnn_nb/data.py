@@ -361,7 +361,11 @@ class Texts:
 
     @classmethod
     def from_list(cls, strings):
-        "Pack strings."
+        """Pack strings.
+
+        >>> Texts.from_list(['one', 'zwölf']).size.tolist()
+        [3, 6]
+        """
         pieces = [s.encode('utf-8', 'surrogateescape') for s in strings]
         size = np.array([len(p) for p in pieces], np.uint32)
         return cls(b''.join(pieces), np.cumsum(size, dtype=np.int64) - size, size)
@@ -549,7 +553,11 @@ class SkipReport(list):
 
     @property
     def counts(self):
-        "Number of samples by reason."
+        """Number of samples by reason.
+
+        >>> SkipReport([(3, 'a.jpg', 'empty'), (5, 'b.jpg', 'empty')], seen=8).counts
+        {'empty': 2}
+        """
         return {r: n for r in REASONS if (n := sum(reason == r for _, _, reason in self))}
 
     def __repr__(self):
@@ -602,9 +610,33 @@ class WordDataset(Dataset):
         self.status = _share(torch.zeros(len(paths), dtype=torch.uint8))
 
     def __len__(self): return len(self.paths)
-    def name(self, i): return self.paths[i]
-    def text(self, i): return self.texts[i]
-    def read_bytes(self, i): return _read_file(os.path.join(self.root_dir, self.paths[i]), self.name(i))
+
+    def name(self, i): # Index of a sample
+        """What a sample is called in reports.
+
+        >>> WordDataset(['a.jpg'], ['word']).name(0)
+        'a.jpg'
+        """
+        return self.paths[i]
+
+    def text(self, i): # Index of a sample
+        """What a sample says, as the data set has it: the alphabet may leave out some of it.
+
+        >>> WordDataset(['a.jpg'], ["Don't"]).text(0)
+        "Don't"
+        """
+        return self.texts[i]
+
+    def read_bytes(self, i): # Index of a sample
+        """The file of a sample. Raises `DataError` where it cannot be read.
+
+        >>> WordDataset(['nowhere.jpg'], ['word']).read_bytes(0)
+        Traceback (most recent call last):
+        ...
+        crnn_nb.data.DataError: nowhere.jpg is missing
+        """
+        return _read_file(os.path.join(self.root_dir, self.paths[i]), self.name(i))
+
     def __setstate__(self, state):
         self.__dict__.update(state)
         self.status = _share(self.status)
@@ -1120,7 +1152,18 @@ class WidthBatchSampler(Sampler):
         self.drop_last, self.pool, self.epoch = drop_last, pool, 0
 
     def __len__(self): return len(self.widths)//self.batch_size if self.drop_last else -(-len(self.widths)//self.batch_size)
-    def set_epoch(self, epoch): self.epoch = epoch
+
+    def set_epoch(self, epoch:int): # From 0
+        """Choose the order of the next round.
+
+        >>> sampler = WidthBatchSampler([90, 30, 91, 31], 2)
+        >>> first = list(sampler)
+        >>> sampler.set_epoch(0)
+        >>> list(sampler) == first
+        True
+        """
+        self.epoch = epoch
+
     def __iter__(self):
         rng, n, size = np.random.default_rng([self.seed, self.epoch]), len(self.widths), self.batch_size
         self.epoch += 1
@@ -1177,7 +1220,15 @@ class DrawnWords(Dataset):
 
     def set_epoch(self, epoch:int # From 0
                  )->None:
-        "Load the block of an epoch, which is drawn first where it is missing."
+        """Load the block of an epoch, which is drawn first where it is missing.
+
+        >>> import tempfile
+        >>> from crnn_nb.synth import DEFAULT
+        >>> words = DrawnWords(tempfile.mkdtemp(), DEFAULT, size=3, blocks=2)
+        >>> words.set_epoch(5)
+        >>> words.block
+        1
+        """
         group, turns = self.group, self.turns
         block = (epoch//(group*turns)*group + epoch % group) % self.blocks
         if block == self.block: return
@@ -1185,7 +1236,11 @@ class DrawnWords(Dataset):
         self.block = block
 
     def skipped(self)->list: # Nothing is ever left out
-        "What could not be read."
+        """What could not be read.
+
+        >>> DrawnWords('blocks').skipped()
+        []
+        """
         return []
 
 # %% ../nbs/07_data.ipynb #276

@@ -103,12 +103,16 @@ class Reading:
         return self.error if self.error else f'{self.text} ({self.confidence:.2f})'
 
     def to_dict(self)->dict: # Plain types
-        "What `crnn-nb read --json` prints."
+        """What `crnn-nb read --json` prints.
+
+        >>> Reading('a.png', text='hello', confidence=0.98).to_dict()['text']
+        'hello'
+        """
         return dict(source=self.source, text=self.text, confidence=round(self.confidence, 6), error=self.error,
                     nbest=[[t, round(p, 6)] for t, p in self.nbest],
                     boxes=[[c, round(a, 1), round(b, 1), round(p, 4)] for c, a, b, p in self.boxes])
 
-# %% ../nbs/11_read.ipynb #f5f7ec03
+# %% ../nbs/11_read.ipynb #031
 @lru_cache(1)
 def shipped_lm()->CharLM: # Over digits and letters
     """The language model that comes with the package.
@@ -119,7 +123,7 @@ def shipped_lm()->CharLM: # Over digits and letters
     """
     return CharLM.load(Path(str(files('crnn_nb')))/'weights'/'words.npz')
 
-# %% ../nbs/11_read.ipynb #030
+# %% ../nbs/11_read.ipynb #033
 class Reader:
     """Reads pictures of single words.
 
@@ -159,19 +163,19 @@ class Reader:
 
     def __repr__(self): return f'Reader({self.weights.name}, {self.alphabet.num_class - 1} characters, {self.height} x {self.width} pixels)'
 
-# %% ../nbs/11_read.ipynb #033
+# %% ../nbs/11_read.ipynb #036
 def _frames(reader, greys):
     "Log-probabilities (T, n, C) of grey pictures."
     batch = torch.stack([to_tensor(resize(g, reader.height, reader.width)) for g in greys]).to(reader.device, memory_format=torch.channels_last)
     with torch.inference_mode(): return F.log_softmax(reader.crnn(batch).float(), 2).cpu()
 
-# %% ../nbs/11_read.ipynb #036
+# %% ../nbs/11_read.ipynb #039
 def _texts(reader, log_probs):
     "For each word of log-probabilities (T, n, C): its texts as `(labels, probability)`, best first."
     found = prefix_beam_search(log_probs, beam_size=reader.beam_size, n_best=reader.n_best, exact=True, **reader.guides)
     return [[(labels, float(np.exp(p))) for labels, p in texts] for texts in found]
 
-# %% ../nbs/11_read.ipynb #9be806e8
+# %% ../nbs/11_read.ipynb #042
 def _reading(reader, y, texts, source, width):
     "The `Reading` of one word from its log-probabilities (T, C) and its texts; `width` is the picture's own, in pixels."
     if not texts: return Reading(source)
@@ -181,11 +185,15 @@ def _reading(reader, y, texts, source, width):
     boxes = [(reader.alphabet.decode([s.label]), s.start, s.stop, s.confidence) for s in placed]
     return Reading(source, reader.alphabet.decode(labels), confidence, [(reader.alphabet.decode(l), p) for l, p in texts], boxes)
 
-# %% ../nbs/11_read.ipynb #039
+# %% ../nbs/11_read.ipynb #045
 def read(self:Reader,
          images, # One of what `to_grey` takes, a folder, or a list of these
         )->list: # A `Reading` for each picture, in the order given
-    """Read pictures: files, folders, bytes, arrays, Pillow images, one or many."""
+    """Read pictures: files, folders, bytes, arrays, Pillow images, one or many.
+
+    >>> [r.text or r.error for r in Reader().read([draw_word('hello', Style(size=26)), 'nowhere.png'])]
+    ['hello', 'nowhere.png is missing']
+    """
     if isinstance(images, torch.Tensor | np.ndarray) and images.ndim == 4: images = list(images)
     if not isinstance(images, (list, tuple)): images = [images]
     items = []
@@ -212,25 +220,25 @@ def read(self:Reader,
     return readings
 Reader.read = read
 
-# %% ../nbs/11_read.ipynb #061
+# %% ../nbs/11_read.ipynb #084
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help='Read words in images with CTC: draw words, train a CRNN on them, evaluate it, read pictures.')
 
-# %% ../nbs/11_read.ipynb #062
+# %% ../nbs/11_read.ipynb #085
 @app.callback()
 def _commands(): pass
 
-# %% ../nbs/11_read.ipynb #065
+# %% ../nbs/11_read.ipynb #088
 MISTAKES = (AlphabetError, DataError, DecodeError, ModelError, SynthError, OSError)
 
-# %% ../nbs/11_read.ipynb #066
+# %% ../nbs/11_read.ipynb #089
 def _refuse(mistake):
     "One line on standard error, exit status 2."
     if isinstance(mistake, OSError) and mistake.strerror: mistake = f'{mistake.filename}: {mistake.strerror}'
     typer.echo(f'crnn-nb: {mistake}', err=True)
     raise typer.Exit(2)
 
-# %% ../nbs/11_read.ipynb #e06a31f3
+# %% ../nbs/11_read.ipynb #091
 def _weights_mistake(weights, mistake):
     "What to say where a file of weights does not load: of the checkpoint of a run, which file beside it holds weights."
     if not isinstance(mistake, ModelError) or weights is None or Path(weights).suffix not in ('.pt', '.pth'): return mistake
@@ -242,12 +250,12 @@ def _weights_mistake(weights, mistake):
              'Weights to read with, best.safetensors, come beside it with the first validation, crnn.safetensors with the end of the run'
     return f'{weights} is the running checkpoint of a training run, there to go on with (crnn-nb train --resume), and no file of weights. {advice}'
 
-# %% ../nbs/11_read.ipynb #ade0dc1e
+# %% ../nbs/11_read.ipynb #094
 def _check_named(paths):
     "Refuse an empty path, which would stand for the current folder."
     if not all(str(p).strip() for p in paths): _refuse("one of the paths is empty: name a file or a folder; '.' is the current folder")
 
-# %% ../nbs/11_read.ipynb #069
+# %% ../nbs/11_read.ipynb #095
 @app.command('read', short_help='Read pictures of single words.')
 def read_command(images:Annotated[list[str], typer.Argument(help='Pictures of words, or folders of them.')],
                  weights:Annotated[Path, typer.Option(help='Weights to read with (.safetensors); those of the package by default.')]=None,
@@ -264,6 +272,11 @@ def read_command(images:Annotated[list[str], typer.Argument(help='Pictures of wo
     crnn-nb read word.png
     crnn-nb read folder --json --weights checkpoints/best.safetensors
     crnn-nb read folder --lexicon streets.txt
+    \f
+    >>> from typer.testing import CliRunner
+    >>> print(CliRunner().invoke(app, ['read', 'nowhere.png']).output)
+    crnn-nb: nowhere.png is missing
+    <BLANKLINE>
     """
     _check_named(images)
     try: reader = Reader(weights, beam_size=beam_size, lexicon=lexicon and _word_list(lexicon), lm='shipped' if lm else None)
@@ -276,7 +289,7 @@ def read_command(images:Annotated[list[str], typer.Argument(help='Pictures of wo
         else: typer.echo(f"{r.source}\t{r.text}\t{r.confidence:.3f}{'' if r.confidence >= threshold else ' ?'}")
     if failed: raise typer.Exit(1)
 
-# %% ../nbs/11_read.ipynb #3bfa34e5
+# %% ../nbs/11_read.ipynb #096
 def _word_list(path):
     "The words of a text file, one a line; empty lines are left out."
     try: words = [w for line in Path(path).read_text(encoding='utf-8-sig').splitlines() if (w := line.strip())]
@@ -284,7 +297,7 @@ def _word_list(path):
     if not words: raise DataError(f'{path}: holds no word; a text file with a word a line is needed')
     return words
 
-# %% ../nbs/11_read.ipynb #075
+# %% ../nbs/11_read.ipynb #107
 @app.command('synth', short_help='Draw labelled words into a folder.')
 def synth_command(root_dir:Annotated[Path, typer.Argument(help='Folder to make; it must be missing or empty.')],
                   train:Annotated[int, typer.Option(min=0, help='Pictures to train on.')]=30_000,
@@ -298,13 +311,18 @@ def synth_command(root_dir:Annotated[Path, typer.Argument(help='Folder to make; 
     \b
     crnn-nb synth words --train 5000
     crnn-nb synth more --preset hard --seed 1
+    \f
+    >>> import tempfile
+    >>> from typer.testing import CliRunner
+    >>> CliRunner().invoke(app, ['synth', tempfile.mkdtemp(), '--train', '3', '--val', '1', '--test', '1', '--workers', '1']).output.split(': ')[1]
+    '3 words to train on, 1 to validate, 1 to test\\n'
     """
     if preset not in PRESETS: _refuse(f'--preset {preset}: one of {", ".join(PRESETS)}')
     try: write_synth90k(root_dir, train, val, test, seed=seed, ranges=PRESETS[preset], workers=workers or os.cpu_count() or 1, progress=sys.stderr.isatty())
     except MISTAKES as e: _refuse(e)
     typer.echo(f'{root_dir}: {train} words to train on, {val} to validate, {test} to test')
 
-# %% ../nbs/11_read.ipynb #079
+# %% ../nbs/11_read.ipynb #111
 @app.command('evaluate', short_help='Score a network on labelled words.')
 def evaluate_command(data:Annotated[list[str], typer.Argument(help='Labelled words: folders in the layout of Synth90k, with labels.tsv or gt.txt, or LMDB.')],
                      weights:Annotated[Path, typer.Option(help='Weights to evaluate; those of the package by default.')]=None,
@@ -324,6 +342,11 @@ def evaluate_command(data:Annotated[list[str], typer.Argument(help='Labelled wor
     \b
     crnn-nb evaluate synth90k --mode dev
     crnn-nb evaluate words street --weights checkpoints/best.safetensors --decode greedy
+    \f
+    >>> from typer.testing import CliRunner
+    >>> print(CliRunner().invoke(app, ['evaluate', 'words', '--half', 'other']).output)
+    crnn-nb: --half other: 'choosing' or 'reporting'
+    <BLANKLINE>
     """
     from torch.utils.data import DataLoader, Subset
     from crnn_nb.data import open_dataset, synth90k_collate_fn
@@ -348,7 +371,7 @@ def evaluate_command(data:Annotated[list[str], typer.Argument(help='Labelled wor
         _print_scores(folder, scores | dict(lm=bool(guides)), dataset, alphabet, wrong, as_json)
     if failed: raise typer.Exit(2)
 
-# %% ../nbs/11_read.ipynb #080
+# %% ../nbs/11_read.ipynb #112
 def _print_scores(folder, scores, dataset, alphabet, wrong, as_json):
     "One set's scores, and what was skipped."
     cases = [(alphabet.decode(a), alphabet.decode(b)) for a, b in scores['wrong_cases'][:wrong]]
@@ -360,7 +383,7 @@ def _print_scores(folder, scores, dataset, alphabet, wrong, as_json):
     typer.echo(f"  {'with the language model; --no-lm: the network alone' if scores['lm'] else 'the network alone'}; {skipped(dataset)}")
     for a, b in cases: typer.echo(f'  {a} read as {b or "nothing"}')
 
-# %% ../nbs/11_read.ipynb #084
+# %% ../nbs/11_read.ipynb #118
 @app.command('train', short_help='Train a network and score it on words never seen.')
 def train_command(data_dir:Annotated[Path, typer.Option(help='Words in the layout of Synth90k; where it is missing or empty, words are drawn into it. By default, the book\'s own in the cache.')]=None,
                   checkpoints_dir:Annotated[Path, typer.Option(help='Where log, checkpoints, weights and the picture of readings go.  [default: checkpoints]', show_default=False)]=None,
@@ -381,6 +404,10 @@ def train_command(data_dir:Annotated[Path, typer.Option(help='Words in the layou
     crnn-nb train --resume big
     crnn-nb train --preset shipped --checkpoints-dir shipped
     crnn-nb train --set "chars='0123456789'" --set reload_checkpoint=big/best.safetensors --show-config
+    \f
+    >>> from typer.testing import CliRunner
+    >>> 'lr=0.002' in CliRunner().invoke(app, ['train', '--set', 'lr=0.002', '--show-config']).output.splitlines()
+    True
     """
     from crnn_nb.evaluate import EvaluationError
     from crnn_nb.train import TrainError, complete, default_config, main_job, train_config
@@ -403,7 +430,7 @@ def train_command(data_dir:Annotated[Path, typer.Option(help='Words in the layou
     except (*MISTAKES, EvaluationError, TrainError) as e: _refuse(e)
     if found and found['run'].reason == 'interrupted': raise typer.Exit(130)
 
-# %% ../nbs/11_read.ipynb #085
+# %% ../nbs/11_read.ipynb #119
 def _train_shipped(folder, resume, changes, show_config, processes):
     "`--preset shipped`: [ship](13_ship.ipynb), a later chapter, has the recipe; it is loaded when the command asks for it."
     from crnn_nb.train import TrainError, complete, load_checkpoint
@@ -422,7 +449,7 @@ def _train_shipped(folder, resume, changes, show_config, processes):
         raise typer.Exit(130)
     typer.echo(f'accuracy={max(run.state.best, 0):.4f} on validation words of the same distribution, after {run.state.images} images in {run.state.seconds:.0f} s of training')
 
-# %% ../nbs/11_read.ipynb #086
+# %% ../nbs/11_read.ipynb #120
 def _setting(text):
     "`KEY=VALUE` as a pair; the value as Python would read it, else as text."
     key, sign, value = text.partition('=')
@@ -430,7 +457,7 @@ def _setting(text):
     try: return key.strip(), ast.literal_eval(value)
     except (ValueError, SyntaxError): return key.strip(), value
 
-# %% ../nbs/11_read.ipynb #098
+# %% ../nbs/11_read.ipynb #134
 @app.command('export', short_help='Write the network as ONNX.')
 def export_command(path:Annotated[Path, typer.Argument(help='File to write, .onnx.')],
                    weights:Annotated[Path, typer.Option(help='Weights to export; those of the package by default.')]=None,
@@ -440,12 +467,24 @@ def export_command(path:Annotated[Path, typer.Argument(help='File to write, .onn
     \b
     crnn-nb export crnn.onnx
     crnn-nb export small.onnx --int8
+    \f
+    >>> from typer.testing import CliRunner
+    >>> print(CliRunner().invoke(app, ['export', 'crnn.pt']).output)
+    crnn-nb: crnn.pt: the name must end in .onnx
+    <BLANKLINE>
     """
     try: import_module('crnn_nb.ship').export_onnx(path, weights, int8)
     except MISTAKES as e: _refuse(_weights_mistake(weights, e))
     typer.echo(f'{path}: {path.stat().st_size/1e6:.2f} MB')
 
-# %% ../nbs/11_read.ipynb #101
+# %% ../nbs/11_read.ipynb #137
 def main():
-    "The command `crnn-nb`."
+    """The command `crnn-nb`.
+
+    >>> import unittest.mock
+    >>> with unittest.mock.patch('sys.argv', ['crnn-nb', 'sing']): main() # there is no such command, as it says on standard error
+    Traceback (most recent call last):
+    ...
+    SystemExit: 2
+    """
     app(prog_name='crnn-nb')

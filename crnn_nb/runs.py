@@ -254,10 +254,9 @@ def run_recipes(out:Path, # Folder of the recorded files
     """
     rows, words = [], open_words(small | changes)
     for name in names or RECIPES:
-        config = complete(small | dict(checkpoints_dir=str(WORK/'recipe'), epochs=2, max_images=images, show_interval=25, valid_interval=50,
-                                       save_interval=10**9) | RECIPES[name])
-        if config['train_batch_size'] == 64: config |= dict(show_interval=12, valid_interval=25)
-        run = train(config | changes, datasets=words, progress=sys.stderr.isatty())
+        often = dict(show_interval=12, valid_interval=25) if RECIPES[name].get('train_batch_size') == 64 else dict(show_interval=25, valid_interval=50)
+        config = complete(small | dict(checkpoints_dir=str(WORK/'recipe'), epochs=2, max_images=images, save_interval=10**9) | often | RECIPES[name] | changes)
+        run = train(config, datasets=words, progress=sys.stderr.isatty())
         rows += [dict(recipe=name) | r for r in run.history]
         write_run(out/'recipes.json', rows, **about, images=images)
     return {name: max(r.get('valid_acc', 0) for r in rows if r['recipe'] == name) for name in dict.fromkeys(r['recipe'] for r in rows)}
@@ -293,7 +292,7 @@ def run_speed(out:Path, # Folder of the recorded files
     write_run(out/'speed.json', rows, **about, median=median)
     return median
 
-# %% ../nbs/appendix/runs.ipynb #53279501
+# %% ../nbs/appendix/runs.ipynb #041
 def run_words(out:Path, # Folder of the recorded files
               about:dict, # From `origin`
               counts:dict|None=None, # How often each word is written; the list of symspellpy if `None`
@@ -306,7 +305,7 @@ def run_words(out:Path, # Folder of the recorded files
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> run_words(folder, {}, dict(street=9, house=4), folder/'words.npz', order=3)['words']
+    >>> run_words(folder, {}, dict(square=9, house=4), folder/'words.npz', order=3)['words']
     2
     """
     if counts is None:
@@ -326,7 +325,7 @@ def run_words(out:Path, # Folder of the recorded files
     write_run(out/'words.json', [], **about, source='symspellpy 6.10.1, frequency_dictionary_en_82_765.txt (MIT); counts: Google Books Ngram (CC BY 3.0)', order=order, numbers=numbers, empty=empty, **found)
     return found
 
-# %% ../nbs/appendix/runs.ipynb #327e9dc8
+# %% ../nbs/appendix/runs.ipynb #046
 def run_easyocr(out:Path, # Folder of the recorded files
                 about:dict, # From `origin`
                 turns:int=10 # How many times each has its turn
@@ -370,7 +369,7 @@ def run_easyocr(out:Path, # Folder of the recorded files
     write_run(out/'easyocr.json', rows, **about, least_ms=least, ratios=ratios, sizes=sizes)
     return ratios
 
-# %% ../nbs/appendix/runs.ipynb #ea0c21be
+# %% ../nbs/appendix/runs.ipynb #050
 PIXELS = ('blur', 'defocus', 'motion', 'lowres', 'thumbnail', 'noise', 'jpeg')
 SHAPES = ('tilt', 'perspective', 'pitch', 'curve', 'slant', 'stretch', 'wave', 'unrest', 'caps')
 without = lambda names: replace(WILD, dials={k: d for k, d in WILD.dials.items() if k not in names})
@@ -383,7 +382,7 @@ ABLATION = { # distribution, keys of the configuration
     'no jitter': (WILD, dict(jitter=0.)),
 }
 
-# %% ../nbs/appendix/runs.ipynb #c97b861b
+# %% ../nbs/appendix/runs.ipynb #052
 def hard_scores(weights:Path, # A file of `save_crnn`
                 words, # Drawn words to score on
                 real:str|None=None # A folder of data sets in layouts that `open_dataset` reads, or none
@@ -403,7 +402,7 @@ def hard_scores(weights:Path, # A file of `save_crnn`
     score = lambda s: evaluate(crnn, DataLoader(s, 64, collate_fn=synth90k_collate_fn), CTCLoss(reduction='sum', zero_infinity=True), decode_method='greedy', progress=False)
     return {name: round(100*score(s)['acc'], 1) for name, s in sets.items()}
 
-# %% ../nbs/appendix/runs.ipynb #9cf5a085
+# %% ../nbs/appendix/runs.ipynb #053
 def run_ablation(out:Path, # Folder of the recorded files
                  about:dict, # From `origin`
                  images:int=64_000, # Budget of each
@@ -432,10 +431,10 @@ def run_ablation(out:Path, # Folder of the recorded files
         write_run(out/'ablation.json', rows, **about, images=images)
     return {r['ingredient']: r['drawn words'] for r in rows}
 
-# %% ../nbs/appendix/runs.ipynb #042
+# %% ../nbs/appendix/runs.ipynb #057
 JOBS = dict(ours=run_ours, speed=run_speed, plateau=run_plateau, recipes=run_recipes, seed=run_seed, words=run_words, ablation=run_ablation, easyocr=run_easyocr)
 
-# %% ../nbs/appendix/runs.ipynb #043
+# %% ../nbs/appendix/runs.ipynb #058
 def main(names:list|None=None, # Some of `JOBS`, in the order given; all if `None`
          out:str='nbs/runs' # Folder of the recorded files
         )->None:
@@ -455,6 +454,6 @@ def main(names:list|None=None, # Some of `JOBS`, in the order given; all if `Non
         found = JOBS[name](Path(out), origin(f'python -m crnn_nb.runs {name}'))
         print(f'{name}: {found} in {time.time() - began:.0f} s', flush=True)
 
-# %% ../nbs/appendix/runs.ipynb #050
+# %% ../nbs/appendix/runs.ipynb #065
 #| eval: false
 if __name__ == '__main__': main(sys.argv[1:] or None)

@@ -145,24 +145,24 @@ def train_batch(crnn:nn.Module, # The network; it is put into training mode
         notes.update(blank=(log_probs.detach().argmax(2) == 0).float().mean().item(), grad_norm=None if norm is None else float(norm))
     return loss.item()
 
-# %% ../nbs/10_train.ipynb #031
+# %% ../nbs/10_train.ipynb #033
 train_config = dict(
     epochs=10000, train_batch_size=32, eval_batch_size=512, lr=0.0005, show_interval=10, valid_interval=500,
     save_interval=2000, cpu_workers=4, reload_checkpoint=None, valid_max_iter=100, decode_method='greedy', beam_size=10,
     checkpoints_dir='checkpoints/', data_dir=str(default_data_dir()), img_width=100, img_height=32,
     map_to_seq_hidden=64, rnn_hidden=256, leaky_relu=False)
 
-# %% ../nbs/10_train.ipynb #034
+# %% ../nbs/10_train.ipynb #036
 seed_choices = dict(
     width=1.0, batch_norm='seed', dropout=0.0, optimizer='rmsprop', weight_decay=0.0, beta2=0.99, schedule='constant', warmup=0,
     clip=0.0, shortcut=0.0, jitter=0.0, forget_bias=0.0, per_image=False, channels_last=False, mixed_precision='no', seed=0, max_images=None, chars=CHARS,
     case_sensitive=False, keep_ratio=False, cache=False, threads=None, tensorboard=False)
 
-# %% ../nbs/10_train.ipynb #037
+# %% ../nbs/10_train.ipynb #039
 CHOICES = dict(optimizer=('rmsprop', 'adamw', 'sgd'), schedule=('constant', 'cosine'), batch_norm=('seed', 'all', 'none'),
                mixed_precision=('no', 'auto', 'bf16', 'fp16'), decode_method=('greedy', 'beam_search', 'prefix_beam_search'))
 
-# %% ../nbs/10_train.ipynb #039
+# %% ../nbs/10_train.ipynb #041
 _whole = lambda v, least: isinstance(v, numbers.Integral) and not isinstance(v, bool) and v >= least
 _real = lambda v: isinstance(v, numbers.Real) and not isinstance(v, bool) and math.isfinite(v)
 _RULES = [
@@ -178,7 +178,7 @@ _RULES = [
     ('None, or the name of a file', lambda v: v is None or isinstance(v, str), 'reload_checkpoint'),
 ]
 
-# %% ../nbs/10_train.ipynb #041
+# %% ../nbs/10_train.ipynb #043
 def complete(config:dict # Some keys of `train_config` and `seed_choices`
             )->dict: # All of them: what `config` leaves out is as in the seed
     """A whole configuration. Raises `TrainError` for a key that no part of the run reads, and for a value that cannot work.
@@ -204,13 +204,13 @@ def complete(config:dict # Some keys of `train_config` and `seed_choices`
     except AlphabetError as e: raise TrainError(str(e)) from None
     return config
 
-# %% ../nbs/10_train.ipynb #045
+# %% ../nbs/10_train.ipynb #047
 default_config = complete(dict(
     epochs=3, shortcut=1.0, jitter=0.5, forget_bias=1.0, train_batch_size=32, eval_batch_size=250, lr=4e-3, show_interval=20, valid_interval=200, save_interval=500,
     cpu_workers=0, valid_max_iter=2, rnn_hidden=128, width=0.25, batch_norm='all', optimizer='adamw', weight_decay=0.01,
     schedule='cosine', warmup=120, clip=5.0, per_image=True, channels_last=True, mixed_precision='auto', cache=True))
 
-# %% ../nbs/10_train.ipynb #047
+# %% ../nbs/10_train.ipynb #049
 def open_gates(crnn:nn.Module, # A network with LSTMs
                bias:float=1. # Of their forget gates
               )->nn.Module: # The same
@@ -225,7 +225,7 @@ def open_gates(crnn:nn.Module, # A network with LSTMs
             if name.startswith('bias_ih'): p.data.chunk(4)[1].fill_(bias)
     return crnn
 
-# %% ../nbs/10_train.ipynb #051
+# %% ../nbs/10_train.ipynb #053
 def make_crnn(config:dict, # Configuration
               alphabet:Alphabet # Its `num_class` is the network's
              )->CRNN: # A fresh network, from the global random state
@@ -239,7 +239,7 @@ def make_crnn(config:dict, # Configuration
                 width=c['width'], batch_norm=c['batch_norm'], dropout=c['dropout'])
     return open_gates(crnn, c['forget_bias']) if c['forget_bias'] else crnn
 
-# %% ../nbs/10_train.ipynb #054
+# %% ../nbs/10_train.ipynb #056
 def make_optimizer(crnn:nn.Module, # The network
                    config:dict # Configuration: `optimizer`, `lr`, `weight_decay`, `beta2`
                   )->torch.optim.Optimizer: # RMSprop, AdamW or SGD with momentum
@@ -253,7 +253,7 @@ def make_optimizer(crnn:nn.Module, # The network
     if c['optimizer'] == 'sgd': return torch.optim.SGD(crnn.parameters(), lr=c['lr'], momentum=0.9, weight_decay=c['weight_decay'])
     return torch.optim.AdamW(crnn.parameters(), lr=c['lr'], betas=(0.9, c['beta2']), weight_decay=c['weight_decay'], fused=True)
 
-# %% ../nbs/10_train.ipynb #057
+# %% ../nbs/10_train.ipynb #059
 def lr_factor(step:int, # Steps taken so far
               steps:int, # Steps in the whole run
               warmup:int=0, # Steps over which the rate climbs
@@ -268,7 +268,7 @@ def lr_factor(step:int, # Steps taken so far
     if schedule == 'constant': return 1.
     return 0.5*(1 + math.cos(math.pi*min(1., (step - warmup)/max(1, steps - warmup))))
 
-# %% ../nbs/10_train.ipynb #060
+# %% ../nbs/10_train.ipynb #062
 def read_run(path # JSON file of a recorded run
             )->tuple: # Its rows, and what it says about itself: command, commit, …
     """Read a run that `make runs` has recorded.
@@ -281,7 +281,7 @@ def read_run(path # JSON file of a recorded run
     found = json.loads(Path(path).read_text(encoding='utf-8'))
     return found['rows'], found['about']
 
-# %% ../nbs/10_train.ipynb #061
+# %% ../nbs/10_train.ipynb #063
 def column(rows:list, # From `read_log`
            y:str, # Name of a column
            x:str='images' # Name of another
@@ -294,7 +294,7 @@ def column(rows:list, # From `read_log`
     both = [r for r in rows if x in r and y in r]
     return [r[x] for r in both], [r[y] for r in both]
 
-# %% ../nbs/10_train.ipynb #095
+# %% ../nbs/10_train.ipynb #097
 def read_some(crnn:CRNN, # A network
               words, # A dataset
               alphabet:Alphabet, # Of the network
@@ -320,7 +320,7 @@ def read_some(crnn:CRNN, # A network
     texts = [alphabet.decode(t.tolist()) for t in split_targets(targets, target_lengths.flatten())]
     return [((i[0] + 1)*127.5).round().byte().numpy() for i in images], texts, readings
 
-# %% ../nbs/10_train.ipynb #120
+# %% ../nbs/10_train.ipynb #122
 def jitter(images:torch.Tensor, # (N, 1, H, W) in [-1, 1]
            strength:float=1. # 0 leaves them as they are
           )->torch.Tensor: # Of the same shape
@@ -337,7 +337,7 @@ def jitter(images:torch.Tensor, # (N, 1, H, W) in [-1, 1]
     sign = 1 - 2*(torch.rand(n, device=images.device) < .5).float()
     return (moved*(sign*(1 - .3*r[:, 5].abs()))[:, None, None, None]).clamp(-1, 1)
 
-# %% ../nbs/10_train.ipynb #124
+# %% ../nbs/10_train.ipynb #126
 def write_whole(path:str|Path, # File to make or to replace
                 write # Function that is given an open binary file
                )->Path: # The file
@@ -360,7 +360,7 @@ def write_whole(path:str|Path, # File to make or to replace
     finally: part.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/10_train.ipynb #127
+# %% ../nbs/10_train.ipynb #129
 @dataclass
 class TrainState:
     """Where a run is.
@@ -378,7 +378,7 @@ class TrainState:
     best: float = -1. # best accuracy on the validation words
     log_bytes: int = 0 # length of the log at this moment
 
-# %% ../nbs/10_train.ipynb #129
+# %% ../nbs/10_train.ipynb #131
 def rng_state()->dict: # Plain containers and tensors
     """The state of every global random generator: Python's, NumPy's, torch's, CUDA's.
 
@@ -389,7 +389,7 @@ def rng_state()->dict: # Plain containers and tensors
     return dict(python=random.getstate(), numpy=(name, torch.from_numpy(keys.astype(np.int64)), *rest), torch=torch.get_rng_state(),
                 cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
 
-# %% ../nbs/10_train.ipynb #131
+# %% ../nbs/10_train.ipynb #133
 def set_rng_state(state:dict # From `rng_state`
                  )->None:
     """Put every global random generator where it was.
@@ -404,7 +404,7 @@ def set_rng_state(state:dict # From `rng_state`
     torch.set_rng_state(state['torch'].cpu())
     if state['cuda'] and len(state['cuda']) == torch.cuda.device_count(): torch.cuda.set_rng_state_all([s.cpu() for s in state['cuda']])
 
-# %% ../nbs/10_train.ipynb #134
+# %% ../nbs/10_train.ipynb #136
 def _tensors(path, device='cpu'):
     "The dict in a file of `torch.save`, without executing code from it."
     try: found = torch.load(path, map_location=device, weights_only=True)
@@ -414,7 +414,7 @@ def _tensors(path, device='cpu'):
                          'tensors, which is not loaded because it could execute code') from None
     return found if isinstance(found, dict) else {}
 
-# %% ../nbs/10_train.ipynb #f208a283
+# %% ../nbs/10_train.ipynb #137
 _DICTS = dict.fromkeys(('config', 'alphabet', 'state', 'crnn', 'optimizer', 'scheduler', 'rng'), (dict,)) | dict.fromkeys(('shortcut', 'scaler'), (dict, type(None)))
 def _damage(found):
     "Why a checkpoint cannot be resumed; nothing where it can."
@@ -433,7 +433,7 @@ def _damage(found):
     except Exception as e: return f'its rng holds no state of the random generators ({type(e).__name__}: {e})'
     finally: set_rng_state(before)
 
-# %% ../nbs/10_train.ipynb #135
+# %% ../nbs/10_train.ipynb #138
 def load_checkpoint(path:str|Path, # A file that a run has written
                     device='cpu' # Where its tensors go
                    )->dict: # What `Run.checkpoint` gives, and `path`
@@ -449,7 +449,7 @@ def load_checkpoint(path:str|Path, # A file that a run has written
     if wrong := _damage(found): raise TrainError(f'checkpoint {str(path)!r} cannot be resumed: {wrong}. Take another checkpoint, or start from weights, passed as reload_checkpoint')
     return found | dict(path=str(path))
 
-# %% ../nbs/10_train.ipynb #138
+# %% ../nbs/10_train.ipynb #141
 class RunLog:
     """A CSV file, one row a report, that a resumed run continues where its checkpoint stood.
 
@@ -469,19 +469,37 @@ class RunLog:
             warnings.warn(f'{self.path} {"has lost its end" if size else "is missing"}: rows that were in it are not in the log of the run that goes on here')
         if not keep or not size: self.path.write_bytes(head)
         else: os.truncate(self.path, min(keep, size))
+
     def add(self, **row): # Values of some of `COLUMNS`
-        "Append a row."
+        """Append a row.
+
+        >>> import tempfile
+        >>> log = RunLog(Path(tempfile.mkdtemp())/'log.csv')
+        >>> log.add(step=1, loss=2/3)
+        >>> log.path.read_text().splitlines()[1]
+        '1,,,,,0.666667,,,,,'
+        """
         out = io.StringIO()
         csv.writer(out, lineterminator='\n').writerow(_shown(row.get(c)) for c in self.COLUMNS)
         with open(self.path, 'ab') as f: f.write(out.getvalue().encode())
-    def tell(self): return self.path.stat().st_size
 
-# %% ../nbs/10_train.ipynb #139
+    def tell(self)->int: # Bytes
+        """How long the file is: what a checkpoint keeps.
+
+        >>> import tempfile
+        >>> log = RunLog(Path(tempfile.mkdtemp())/'log.csv')
+        >>> log.add(step=1)
+        >>> RunLog(log.path, keep=log.tell()).tell() == log.tell()
+        True
+        """
+        return self.path.stat().st_size
+
+# %% ../nbs/10_train.ipynb #142
 def _shown(value):
     "A number as the log writes it."
     return '' if value is None else f'{value:.6g}' if isinstance(value, float) else value
 
-# %% ../nbs/10_train.ipynb #140
+# %% ../nbs/10_train.ipynb #143
 def read_log(path:str|Path # A CSV file of `RunLog`
             )->list: # A dict a row; empty cells are left out
     """The rows of a run's log, numbers as numbers.
@@ -494,7 +512,7 @@ def read_log(path:str|Path # A CSV file of `RunLog`
     with open(path, newline='', encoding='utf-8') as f:
         return [{k: int(v) if v.lstrip('-').isdigit() else float(v) for k, v in row.items() if v} for row in csv.DictReader(f)]
 
-# %% ../nbs/10_train.ipynb #145
+# %% ../nbs/10_train.ipynb #149
 class AskedToStop:
     """While it is open, the first Ctrl-C (or SIGTERM) only raises a flag, to be looked at between steps; the second stops at once.
 
@@ -514,7 +532,7 @@ class AskedToStop:
     def __exit__(self, *_):
         for s, handler in self.before.items(): signal.signal(s, handler)
 
-# %% ../nbs/10_train.ipynb #148
+# %% ../nbs/10_train.ipynb #152
 def make_accelerator(config:dict # Configuration: `mixed_precision` and `seed`
                     ): # `accelerate.Accelerator`
     """Where the run takes place: a GPU where there is one, else the CPU, in as many processes as `accelerate launch` was told.
@@ -535,13 +553,13 @@ def make_accelerator(config:dict # Configuration: `mixed_precision` and `seed`
     return Accelerator(cpu=not cuda, mixed_precision=precision, dataloader_config=DataLoaderConfiguration(
         use_seedable_sampler=True, data_seed=c['seed'], split_batches=True))
 
-# %% ../nbs/10_train.ipynb #157
+# %% ../nbs/10_train.ipynb #161
 def _frames(sizes, width):
     "Frames that a picture of this width gives."
     for _, *window in sizes: width = out_size(width, *window)
     return width
 
-# %% ../nbs/10_train.ipynb #158
+# %% ../nbs/10_train.ipynb #162
 def open_words(config:dict # Configuration: `data_dir` and how images are to be read
               )->tuple: # Training words and validation words
     """The two datasets of a run; words are drawn first where `data_dir` is the embedded default and holds nothing.
@@ -561,7 +579,7 @@ def open_words(config:dict # Configuration: `data_dir` and how images are to be 
     with torch.random.fork_rng(devices=[]): sizes = windows(backbone(1, channels(c['width'])))
     return Synth90kDataset(root, 'train', frames=partial(_frames, sizes), **options), Synth90kDataset(root, 'dev', **options)
 
-# %% ../nbs/10_train.ipynb #163
+# %% ../nbs/10_train.ipynb #167
 def trained_crnn(source:str|Path, # Weights file, checkpoint, or a state dict saved with `torch.save`
                  alphabet:Alphabet # To read with
                 )->CRNN: # As it was trained, but for the last layer where the alphabet is another
@@ -587,7 +605,7 @@ def trained_crnn(source:str|Path, # Weights file, checkpoint, or a state dict sa
     if theirs is None and crnn.config['num_class'] == alphabet.num_class: theirs = alphabet
     return crnn if theirs == alphabet else change_alphabet(crnn, alphabet, theirs)
 
-# %% ../nbs/10_train.ipynb #165
+# %% ../nbs/10_train.ipynb #169
 def _start(crnn, source, alphabet):
     "Give `crnn` the weights of a file. Raises `TrainError` where its shapes are others."
     theirs = trained_crnn(source, alphabet)
@@ -598,7 +616,7 @@ def _start(crnn, source, alphabet):
         raise TrainError(f'{Path(source).name} holds another architecture: {"; ".join(differ)}. Give the configuration the values of the file, or start without it')
     crnn.load_state_dict(state)
 
-# %% ../nbs/10_train.ipynb #c5a1864f
+# %% ../nbs/10_train.ipynb #172
 def _words_of(words):
     "What a checkpoint notes of the words: how many, and a digest of their texts in order, `None` where the data set does not hold them as `Texts`."
     texts, mark = getattr(words, 'texts', None), hashlib.sha256()
@@ -610,7 +628,7 @@ def _words_of(words):
         mark.update(size.tobytes() + view[np.arange(stop[-1]) + np.repeat(start - stop + size, size)].tobytes())
     return dict(count=len(words), digest=mark.hexdigest()[:16])
 
-# %% ../nbs/10_train.ipynb #167
+# %% ../nbs/10_train.ipynb #174
 class Run:
     """Everything that one training run holds: network, optimizer, schedule, data, log, and where it is.
 
@@ -651,7 +669,7 @@ class Run:
         s = self.state
         return f'{self.reason or "running"} after {s.images:,} images: step {s.step}, best accuracy {max(s.best, 0):.4f}'
 
-# %% ../nbs/10_train.ipynb #e15ddf89
+# %% ../nbs/10_train.ipynb #175
 def _check_words(found, run):
     "Refuse to go on with other words than those that the run began with, as far as its checkpoint notes them."
     old, new = found.get('words') or run.words, run.words
@@ -660,20 +678,20 @@ def _check_words(found, run):
     raise TrainError(f"{found.get('path', 'the checkpoint')} is of a run over {said(old, found['config'].get('data_dir'))}, but here are {said(new, run.config['data_dir'])}. "
                      "Name the folder of the old words as data_dir; for a new run over others, pass the checkpoint as reload_checkpoint")
 
-# %% ../nbs/10_train.ipynb #168
+# %% ../nbs/10_train.ipynb #176
 def _sweep(folder):
     "Remove what a run that was killed while it wrote has left half-written."
     for name in 'last.pt', 'best.safetensors', 'crnn.safetensors':
         for part in Path(folder).glob(f'.{name}.*'): part.unlink(missing_ok=True)
 
-# %% ../nbs/10_train.ipynb #169
+# %% ../nbs/10_train.ipynb #177
 def _board(folder):
     "A TensorBoard writer."
     try: from torch.utils.tensorboard import SummaryWriter
     except ImportError as e: raise TrainError('tensorboard=True needs the package tensorboard: pip install tensorboard') from e
     return SummaryWriter(folder)
 
-# %% ../nbs/10_train.ipynb #170
+# %% ../nbs/10_train.ipynb #178
 @patch
 def _build(self:Run, source):
     "Network, optimizer, schedule and loaders, handed to Accelerate."
@@ -693,16 +711,32 @@ def _build(self:Run, source):
     self.shortcut = self.accelerator.prepare(shortcut) if shortcut else None
     self.criterion = nn.CTCLoss(reduction='sum')
 
-# %% ../nbs/10_train.ipynb #173
+# %% ../nbs/10_train.ipynb #182
+def _example(**changes):
+    "A run of four steps, for examples in docstrings."
+    import tempfile
+    from crnn_nb.synth import write_synth90k
+    root = write_synth90k(Path(tempfile.mkdtemp())/'words', 8, 4, 4, progress=False)
+    return Run(dict(data_dir=root, checkpoints_dir=root/'run', width=.125, train_batch_size=4, epochs=2, cpu_workers=0) | changes)
+
+# %% ../nbs/10_train.ipynb #183
 @patch(as_prop=True)
 def net(self:Run)->CRNN: # Without what several processes or mixed precision wrap around it
-    "The bare network."
+    """The bare network.
+
+    >>> type(_example().net).__name__
+    'CRNN'
+    """
     return self.accelerator.unwrap_model(self.crnn)
 
-# %% ../nbs/10_train.ipynb #176
+# %% ../nbs/10_train.ipynb #186
 @patch
 def checkpoint(self:Run)->dict: # For `torch.save`
-    "All that the run needs to go on as if nothing had happened: plain containers and tensors."
+    """All that the run needs to go on as if nothing had happened: plain containers and tensors.
+
+    >>> _example().checkpoint()['state']['step']
+    0
+    """
     if self.log: self.state.log_bytes = self.log.tell()
     scaler = self.accelerator.scaler
     return dict(config=self.config, alphabet=self.alphabet.to_dict(), words=self.words, state=asdict(self.state), crnn=self.net.state_dict(),
@@ -710,32 +744,49 @@ def checkpoint(self:Run)->dict: # For `torch.save`
                 optimizer=self.optimizer.state_dict(), scheduler=self.scheduler.state_dict(),
                 scaler=None if scaler is None else scaler.state_dict(), rng=rng_state())
 
-# %% ../nbs/10_train.ipynb #179
+# %% ../nbs/10_train.ipynb #189
 @patch
 def save(self:Run,
          name:str='last.pt' # File in `checkpoints_dir`
         )->Path: # The file
-    "Write a checkpoint, whole or not at all."
+    """Write a checkpoint, whole or not at all.
+
+    >>> _example().save().name
+    'last.pt'
+    """
     return write_whole(self.folder/name, lambda f: torch.save(self.checkpoint(), f))
 
-# %% ../nbs/10_train.ipynb #180
+# %% ../nbs/10_train.ipynb #190
 @patch
 def save_weights(self:Run,
                  name:str='crnn.safetensors', # File in `checkpoints_dir`
                  **meta # More entries for its metadata
                 )->Path: # The file, which `load_crnn` and the reader take
-    "Write the network and its alphabet."
+    """Write the network and its alphabet.
+
+    >>> crnn, alphabet, meta = load_crnn(_example().save_weights(source='drawn words'))
+    >>> alphabet.chars[:3], meta['source']
+    ('012', 'drawn words')
+    """
     s = self.state
     self.folder.mkdir(parents=True, exist_ok=True)
     save_crnn(self.folder/name, self.net, self.alphabet, images=s.images, **meta)
     return self.folder/name
 
-# %% ../nbs/10_train.ipynb #184
+# %% ../nbs/10_train.ipynb #194
 @patch
 def restore(self:Run,
             found:dict # From `load_checkpoint`
            )->None:
-    "Put everything but the random generators where the checkpoint was; they follow once the first batch is drawn. Raises `TrainError` for parts that do not fit."
+    """Put everything but the random generators where the checkpoint was; they follow once the first batch is drawn. Raises `TrainError` for parts that do not fit.
+
+    >>> run = _example()
+    >>> _ = run.step(next(iter(run.loader)))
+    >>> other = _example()
+    >>> other.restore(run.checkpoint())
+    >>> other.state.step, other.state.images
+    (1, 4)
+    """
     self.state = TrainState(**found['state'])
     parts = dict(crnn=self.net, optimizer=self.optimizer, scheduler=self.scheduler)
     if self.shortcut: parts['shortcut'] = self.accelerator.unwrap_model(self.shortcut)
@@ -748,13 +799,13 @@ def restore(self:Run,
     self._rng = found['rng']
     if self.log: self.history = read_log(self.log.path)
 
-# %% ../nbs/10_train.ipynb #187
+# %% ../nbs/10_train.ipynb #197
 def _unread(words):
     "What a data set says of the samples that it skipped, for an error."
     words = getattr(words, 'dataset', words)
     return f': {words.skipped()!r}' if hasattr(words, 'skipped') else ''
 
-# %% ../nbs/10_train.ipynb #188
+# %% ../nbs/10_train.ipynb #198
 @patch
 def _batches(self:Run):
     "The batches that are left of the current epoch."
@@ -767,12 +818,18 @@ def _batches(self:Run):
         self._rng = None
         yield batch
 
-# %% ../nbs/10_train.ipynb #189
+# %% ../nbs/10_train.ipynb #199
 @patch
 def step(self:Run,
          batch:tuple # From the loader
         )->dict: # `loss` of an image, `blank`, `grad_norm`
-    "One batch: the network learns, the counters move on. A batch of which no sample could be read only counts as a batch."
+    """One batch: the network learns, the counters move on. A batch of which no sample could be read only counts as a batch.
+
+    >>> run = _example()
+    >>> notes = run.step(next(iter(run.loader)))
+    >>> notes['loss'] > 0, run.state.images
+    (True, 4)
+    """
     c, s, notes, began, size = self.config, self.state, {}, time.perf_counter(), len(batch[0])
     s.batch += 1
     s.step += 1
@@ -789,21 +846,31 @@ def step(self:Run,
     s.seconds += time.perf_counter() - began
     return notes
 
-# %% ../nbs/10_train.ipynb #192
+# %% ../nbs/10_train.ipynb #202
 @patch
 def validate(self:Run)->dict: # From `evaluate`
-    "Read validation words, without touching the random generators."
+    """Read validation words, without touching the random generators.
+
+    >>> _example().validate()['count']
+    4
+    """
     c = self.config
     with torch.random.fork_rng():
         return evaluate(self.net, self.valid_loader, self.criterion, c['valid_max_iter'], c['decode_method'], c['beam_size'], progress=False)
 
-# %% ../nbs/10_train.ipynb #195
+# %% ../nbs/10_train.ipynb #205
 @patch
 def report(self:Run,
            notes:dict, # From `step`
            found:dict|None=None # From `validate`
           )->dict: # The row
-    "Add a row to the log: mean loss since the last one, and what validation found."
+    """Add a row to the log: mean loss since the last one, and what validation found.
+
+    >>> run = _example()
+    >>> row = run.report(run.step(next(iter(run.loader))), dict(loss=20., acc=.5, cer=.2))
+    >>> row['step'], row['valid_acc'], read_log(run.log.path)[0]['valid_cer']
+    (1, 0.5, 0.2)
+    """
     s = self.state
     row = dict(step=s.step, images=s.images, epoch=s.epoch + 1, seconds=s.seconds, lr=self.scheduler.get_last_lr()[0],
                loss=s.loss_sum/s.loss_count if s.loss_count else None, blank=notes.get('blank'), grad_norm=notes.get('grad_norm'))
@@ -815,7 +882,7 @@ def report(self:Run,
     if self.board: [self.board.add_scalar(k, v, s.images) for k, v in row.items() if k not in ('step', 'images')]
     return row
 
-# %% ../nbs/10_train.ipynb #198
+# %% ../nbs/10_train.ipynb #208
 @patch
 def _after(self:Run, notes):
     "What follows a step: log, validation, checkpoint, each at its interval. Gives the log's row, if any."
@@ -832,7 +899,7 @@ def _after(self:Run, notes):
     if due('valid_interval') or due('save_interval'): self.accelerator.wait_for_everyone()
     return row
 
-# %% ../nbs/10_train.ipynb #199
+# %% ../nbs/10_train.ipynb #209
 @patch
 def _agreed(self:Run, flag):
     "Whether any of the processes raised its flag."
@@ -840,13 +907,18 @@ def _agreed(self:Run, flag):
     if flag: self.accelerator.set_trigger()
     return self.accelerator.check_trigger()
 
-# %% ../nbs/10_train.ipynb #200
+# %% ../nbs/10_train.ipynb #210
 @patch
 def loop(self:Run,
          callbacks=(), # Functions `f(run, row)`, called after every step; one that returns `True` ends the run
          progress:bool=True # Draw a progress bar?
         )->str: # 'finished', 'stopped' by a callback, 'interrupted' by Ctrl-C
-    "Train from where the run stands to its end. Raises `TrainError` where not one picture could be used by the first validation."
+    """Train from where the run stands to its end. Raises `TrainError` where not one picture could be used by the first validation.
+
+    >>> run = _example()
+    >>> run.loop(progress=False), run.state.step
+    ('finished', 4)
+    """
     s, main = self.state, self.accelerator.is_main_process
     with AskedToStop() as asked, tqdm(total=self.steps, initial=s.step, unit='step', disable=not (progress and main), mininterval=1) as bar:
         while s.step < self.steps:
@@ -860,7 +932,7 @@ def loop(self:Run,
             else: s.epoch, s.batch = s.epoch + 1, 0
     return 'finished'
 
-# %% ../nbs/10_train.ipynb #202
+# %% ../nbs/10_train.ipynb #212
 class LiveLoss:
     """A callback that redraws the loss in the notebook every few seconds, and once more at the end.
 
@@ -880,7 +952,7 @@ class LiveLoss:
         plt.close(ax.figure)
         self.last = time.monotonic()
 
-# %% ../nbs/10_train.ipynb #206
+# %% ../nbs/10_train.ipynb #216
 def train(config:dict|None=None, # Configuration; `default_config` if `None`
           *,
           datasets:tuple|None=None, # Training and validation words; those of `data_dir` if `None`
@@ -902,7 +974,7 @@ def train(config:dict|None=None, # Configuration; `default_config` if `None`
     run = Run(complete({**(default_config if config is None else config), **changes}), datasets)
     return _carry_out(run, callbacks, progress, live)
 
-# %% ../nbs/10_train.ipynb #207
+# %% ../nbs/10_train.ipynb #217
 def _carry_out(run, callbacks, progress, live):
     "Run the loop and leave checkpoint and weights, however it ends."
     if live: callbacks = [*callbacks, LiveLoss()]
@@ -914,7 +986,7 @@ def _carry_out(run, callbacks, progress, live):
     run.accelerator.wait_for_everyone()
     return run
 
-# %% ../nbs/10_train.ipynb #220
+# %% ../nbs/10_train.ipynb #230
 def resume(checkpoint:str|Path, # `last.pt`, or the folder that holds it
            *,
            datasets:tuple|None=None, # As for `train`
@@ -937,7 +1009,7 @@ def resume(checkpoint:str|Path, # `last.pt`, or the folder that holds it
     found, config = _to_resume(checkpoint, changes)
     return _carry_out(Run(config, datasets, found), callbacks, progress, live)
 
-# %% ../nbs/10_train.ipynb #4836c526
+# %% ../nbs/10_train.ipynb #231
 def _to_resume(checkpoint, changes):
     "The checkpoint of a run to go on with, and its whole configuration."
     path = Path(checkpoint)
@@ -948,7 +1020,7 @@ def _to_resume(checkpoint, changes):
         if key not in free: raise TrainError(f'resume: {key} belongs to the run and stays {found["config"].get(key)!r}; only {", ".join(free)} may change')
     return found, complete(found['config'] | dict(checkpoints_dir=str(path.parent)) | changes)
 
-# %% ../nbs/10_train.ipynb #241
+# %% ../nbs/10_train.ipynb #256
 def launch(function, # Importable function (from a module, not from a notebook)
            args:tuple=(), # Its arguments
            processes:int=2 # How many
@@ -963,7 +1035,7 @@ def launch(function, # Importable function (from a module, not from a notebook)
         port = s.getsockname()[1]
     torch.multiprocessing.spawn(importable._child, (processes, port, function, args), processes)
 
-# %% ../nbs/10_train.ipynb #242
+# %% ../nbs/10_train.ipynb #257
 def _child(rank, processes, port, function, args):
     "What `launch` starts: the environment that Accelerate looks for, then the function."
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1',
@@ -974,7 +1046,7 @@ def _child(rank, processes, port, function, args):
     function(*args)
     if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
 
-# %% ../nbs/10_train.ipynb #243
+# %% ../nbs/10_train.ipynb #258
 def gradient_job(folder:str|Path, # Holds `parts.pt`: config, crnn (state dict), parts (batches); gets `grads-N.pt`, N the number of processes
                 )->None:
     """Gradients of the mean loss over all parts: each process takes its share of them, Accelerate averages.
@@ -1000,7 +1072,7 @@ def gradient_job(folder:str|Path, # Holds `parts.pt`: config, crnn (state dict),
     grads = {k: p.grad for k, p in accelerator.unwrap_model(crnn).named_parameters()}
     if accelerator.is_main_process: torch.save(grads, Path(folder)/f'grads-{accelerator.num_processes}.pt')
 
-# %% ../nbs/10_train.ipynb #251
+# %% ../nbs/10_train.ipynb #266
 def curve(history:list, # Rows of a log
           width:int=40 # Characters of the longest bar
          )->str: # One line for each row that holds a validation
@@ -1014,7 +1086,7 @@ def curve(history:list, # Rows of a log
     lines = [f"{r['images']:8} {r['seconds']:8.0f} {r['loss']:7.2f}  {r['valid_acc']:.4f} {'█'*round(width*r['valid_acc'])}".rstrip() for r in rows]
     return '\n'.join(['  images  seconds    loss     acc', *lines])
 
-# %% ../nbs/10_train.ipynb #253
+# %% ../nbs/10_train.ipynb #268
 def _test_words(words, c):
     "The words of the test split beside the training words. Raises `TrainError` where there are none."
     test = Synth90kDataset(words.root_dir, 'test', alphabet=words.alphabet, **{k: c[k] for k in ('img_height', 'img_width', 'keep_ratio')})
@@ -1022,7 +1094,7 @@ def _test_words(words, c):
                                        'Put words there, or call `train`, which needs none')
     return test
 
-# %% ../nbs/10_train.ipynb #254
+# %% ../nbs/10_train.ipynb #269
 def main_job(config:dict|None=None, # Configuration; `default_config` if `None`
              *,
              resume_from:str|Path|None=None, # A checkpoint to go on from, in place of a configuration
@@ -1058,7 +1130,7 @@ def main_job(config:dict|None=None, # Configuration; `default_config` if `None`
         return dict(run=run)
     return _score(run, test)
 
-# %% ../nbs/10_train.ipynb #255
+# %% ../nbs/10_train.ipynb #270
 def _score(run, test):
     "Print curve, readings and accuracy of a run, save picture and weights."
     c, net = run.config, run.net.cpu()
@@ -1076,7 +1148,7 @@ def _score(run, test):
           f"after {run.state.images} images in {run.state.seconds:.0f} s of training")
     return found | dict(run=run)
 
-# %% ../nbs/10_train.ipynb #256
+# %% ../nbs/10_train.ipynb #271
 def _picture(path, pictures, texts, readings):
     "Save a grid of words with what was read."
     import matplotlib
@@ -1087,7 +1159,7 @@ def _picture(path, pictures, texts, readings):
     plt.close(figure)
     return path
 
-# %% ../nbs/10_train.ipynb #265
+# %% ../nbs/10_train.ipynb #282
 #| eval: false
 if __name__ == '__main__':
     def value(text):

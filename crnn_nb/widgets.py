@@ -1313,13 +1313,13 @@ def what_breaks(text:str, # What is written
         if not f.metadata: continue
         now, low, high = getattr(style, f.name), f.metadata['low'], f.metadata['high']
         for end in (low, high):
-            values = [min(high, max(low, now + (end - now)*k/steps)) for k in range(1, steps + 1)] if abs(end - now) > 1e-9 else []
+            values = [round(min(high, max(low, now + (end - now)*k/steps)), 3) for k in range(1, steps + 1)] if abs(end - now) > 1e-9 else []
             tries += [(f.name, end, k/steps, replace(style, **{f.name: v})) for k, v in enumerate(values, 1)]
     with _one_thread(): readings = _reader().read([draw_word(text, s) for *_, s in tries])
     truth, found = _reader().alphabet.normalize(text), {}
     for (dial, end, share, s), r in zip(tries, readings):
         if r.text != truth and (dial, end) not in found: found[dial, end] = (share, getattr(s, dial))
-    return {(dial, round(value, 3)): share for (dial, _), (share, value) in sorted(found.items(), key=lambda f: f[1][0])}
+    return {(dial, value): share for (dial, _), (share, value) in sorted(found.items(), key=lambda f: f[1][0])}
 
 # %% ../nbs/12_widgets.ipynb #156
 DRAWERS = {'shape': ['stretch', 'spacing', 'weight', 'wear', 'slant', 'tilt', 'perspective', 'pitch', 'curve'], 'margins': ['left', 'right', 'top', 'bottom'],

@@ -147,7 +147,7 @@ def test_what_breaks_is_the_first_step_that_breaks():
         end = value/share if dial not in ('stretch', 'left', 'right', 'top', 'bottom') else None
         if end is None: continue
         assert not w.drawing_view(text, **{dial: value})['right']
-        for k in range(1, round(share*steps)): assert w.drawing_view(text, **{dial: end*k/steps})['right']
+        for k in range(1, round(share*steps)): assert w.drawing_view(text, **{dial: round(end*k/steps, 3)})['right']
 
 
 def test_where_it_looked_is_where_a_change_changes_the_answer():
