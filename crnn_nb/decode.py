@@ -389,7 +389,7 @@ def _largest(frame):
     for c in range(len(frame)): top = max(top, frame[c])
     return top
 
-# %% ../nbs/04_decode.ipynb #112
+# %% ../nbs/04_decode.ipynb #113
 @compiled(_nrt=False, forceinline=True)
 def _cut(frame, floor):
     "Give all classes below `floor` probability zero. The class that is left alone; -1 where there are more."
@@ -399,7 +399,7 @@ def _cut(frame, floor):
         else: last, left = c, left + 1
     return last if left == 1 else np.int64(-1)
 
-# %% ../nbs/04_decode.ipynb #115
+# %% ../nbs/04_decode.ipynb #116
 @compiled(_nrt=False, forceinline=True)
 def _step(frame, c, blank, tree, texts, beam, n, guide):
     "Go on with the `n` texts of the beam by class `c`, the only one of the frame. The tree's size; -1, and nothing is done, where a text can go on in two ways or two texts meet."
@@ -421,7 +421,7 @@ def _step(frame, c, blank, tree, texts, beam, n, guide):
         beam[i].blank, beam[i].label = -np.inf, beam[i].total
     return texts
 
-# %% ../nbs/04_decode.ipynb #121
+# %% ../nbs/04_decode.ipynb #122
 @compiled(_nrt=False)
 def _search(x, sample, frames, blank, split, floor, threshold, guide, frame, tree, beam, heap, order, out, count, log_probs, scores):
     "Search one sample of `x` (T, N, C); results as `_finish` writes them. False where a frame holds no log-probabilities."
@@ -452,7 +452,7 @@ def _search(x, sample, frames, blank, split, floor, threshold, guide, frame, tre
     _finish(tree, beam, n, heap, guide, x.shape[2], out, count, log_probs, scores)
     return True
 
-# %% ../nbs/04_decode.ipynb #122
+# %% ../nbs/04_decode.ipynb #123
 @compiled
 def _searches(start, stop, x, lengths, blank, beam_size, texts, split, floor, threshold, guide, out, count, log_probs, scores):
     "Search samples `start` to `stop` of `x` (T, N, C), with room for `texts` texts; the first count is -2 where a frame holds no log-probabilities."
@@ -461,7 +461,7 @@ def _searches(start, stop, x, lengths, blank, beam_size, texts, split, floor, th
     for n in range(start, stop):
         if not _search(x, n, lengths[n], blank, split, floor, threshold, guide, frame, tree, beam, heap, order, out[n], count[n], log_probs[n], scores[n]): count[n, 0] = -2
 
-# %% ../nbs/04_decode.ipynb #125
+# %% ../nbs/04_decode.ipynb #126
 def _run(log_probs, beam_size, blank, n_best, input_lengths, min_prob, threshold, exact, scores, split, **guides):
     "Check, search in as many threads as torch uses, and make lists of `(labels, log_prob)`."
     x, lengths, single = _batch(log_probs, input_lengths, blank)
@@ -477,7 +477,7 @@ def _run(log_probs, beam_size, blank, n_best, input_lengths, min_prob, threshold
     if exact and not scores: found = [[f[:2] for f in texts] for texts in found]
     return found[0] if single else found
 
-# %% ../nbs/04_decode.ipynb #127
+# %% ../nbs/04_decode.ipynb #128
 def _room(T, C, beam_size, prefixes):
     "Most texts that a search can come by, with a lexicon of so many prefixes (-1 without)."
     texts, new = 1, 1
@@ -491,7 +491,7 @@ def _room(T, C, beam_size, prefixes):
     if texts >= 2**31: raise DecodeError(f'beam_size is {beam_size}, but a search of {T} frames can have at most {(2**31 - 1)//T} places')
     return texts
 
-# %% ../nbs/04_decode.ipynb #129
+# %% ../nbs/04_decode.ipynb #130
 def _lists(x, lengths, blank, beam_size, n_best, settings, triples=True):
     "Search `x` (T, N, C); N lists of `(labels, log_prob, score)`, without the score unless `triples`. Samples where no word of a lexicon was found are searched again, wider."
     T, N, C = x.shape
@@ -514,7 +514,7 @@ def _lists(x, lengths, blank, beam_size, n_best, settings, triples=True):
         for n, sample in zip(missing, again): found[n] = sample
     return found
 
-# %% ../nbs/04_decode.ipynb #132
+# %% ../nbs/04_decode.ipynb #133
 def _log_probs(x, lengths, blank, samples, texts):
     "Exact log-probabilities of `texts`, each of one of the `samples` of `x` (T, N, C)."
     empty = [0. if not len(text) else -math.inf for text in texts]
@@ -524,7 +524,7 @@ def _log_probs(x, lengths, blank, samples, texts):
                     frames, sizes, blank, reduction='none')
     return [-l if t else e for l, t, e in zip(loss.tolist(), frames.tolist(), empty)]
 
-# %% ../nbs/04_decode.ipynb #134
+# %% ../nbs/04_decode.ipynb #135
 def _exactly(x, lengths, blank, found):
     "The same texts with their exact log-probabilities, sorted anew."
     samples, texts = [n for n, f in enumerate(found) for _ in f], [f[0] for fs in found for f in fs]
@@ -533,7 +533,7 @@ def _exactly(x, lengths, blank, found):
         new[n].append((labels, p, score - q + p))
     return [sorted(fs, key=lambda f: -f[2]) for fs in new]
 
-# %% ../nbs/04_decode.ipynb #135
+# %% ../nbs/04_decode.ipynb #136
 def prefix_beam_search(log_probs, # Log-probabilities, (T, N, C), or (T, C) for one sample; tensor or array, natural logarithm
                        beam_size:int=10, # Texts kept after each frame
                        blank:int=0, # Class of the blank
@@ -561,7 +561,7 @@ def prefix_beam_search(log_probs, # Log-probabilities, (T, N, C), or (T, C) for 
     return _run(log_probs, beam_size, blank, n_best, input_lengths, min_prob, threshold, exact, scores, False,
                 lexicon=lexicon, lm=lm, lm_weight=lm_weight, length_bonus=length_bonus, hotwords=hotwords)
 
-# %% ../nbs/04_decode.ipynb #138
+# %% ../nbs/04_decode.ipynb #139
 def beam_search(log_probs, # Log-probabilities, (T, N, C), or (T, C) for one sample; tensor or array, natural logarithm
                 beam_size:int=10, # Pairs of text and last class kept after each frame
                 blank:int=0, # Class of the blank
@@ -578,7 +578,7 @@ def beam_search(log_probs, # Log-probabilities, (T, N, C), or (T, C) for one sam
     return _run(log_probs, beam_size, blank, n_best, input_lengths, min_prob, threshold, exact, scores, True,
                 lexicon=lexicon, lm=lm, lm_weight=lm_weight, length_bonus=length_bonus, hotwords=hotwords)
 
-# %% ../nbs/04_decode.ipynb #149
+# %% ../nbs/04_decode.ipynb #150
 def frame_confidence(log_probs, # Log-probabilities, (T, C) or (T, N, C)
                      input_lengths=None # Frames of each sample, (N,); all T if `None`
                     )->np.ndarray: # Between 0 and 1, (T,) or (T, N); 0 in frames beyond a sample's length
@@ -594,7 +594,7 @@ def frame_confidence(log_probs, # Log-probabilities, (T, C) or (T, N, C)
     sure = np.where(np.arange(len(x))[:, None] < lengths, np.exp(x.max(-1)), 0)
     return sure[:, 0] if single else sure
 
-# %% ../nbs/04_decode.ipynb #152
+# %% ../nbs/04_decode.ipynb #153
 def confidence(log_probs, # Log-probabilities, (T, N, C), or (T, C) for one sample
                texts=None, # Labels of each sample's text, N lists; for (T, C) one list; those of `greedy` if `None`
                blank:int=0, # Class of the blank
@@ -615,7 +615,7 @@ def confidence(log_probs, # Log-probabilities, (T, N, C), or (T, C) for one samp
     p = np.exp(_log_probs(x, lengths, blank, range(len(texts)), texts))
     return float(p[0]) if single else p
 
-# %% ../nbs/04_decode.ipynb #173
+# %% ../nbs/04_decode.ipynb #174
 def _labels(words, alphabet):
     "Words as an array of labels (W, L), filled up with -1; texts are encoded, other sequences are taken as labels."
     rows = [alphabet.encode(word) if isinstance(word, str) else [int(c) for c in word] for word in words]
@@ -626,7 +626,7 @@ def _labels(words, alphabet):
     for row, labels in zip(table, rows): row[:len(labels)] = labels
     return table
 
-# %% ../nbs/04_decode.ipynb #175
+# %% ../nbs/04_decode.ipynb #176
 def _trie(words):
     "A trie of `words` (W, L): children of node v are first[v] + 1 to first[v + 1], their labels label[first[v]:first[v + 1]]; ends[v] marks words."
     words = np.unique(words, axis=0) if len(words) else words.reshape(0, 0)
@@ -646,7 +646,7 @@ def _trie(words):
     first = np.searchsorted(np.concatenate([[]] + parents), np.arange(size + 1))
     return first.astype(np.int32), np.concatenate([[]] + labels).astype(np.int32), ends
 
-# %% ../nbs/04_decode.ipynb #178
+# %% ../nbs/04_decode.ipynb #179
 class Lexicon:
     """A list of words as a trie, for `prefix_beam_search(…, lexicon=)` and `beam_search`: they read its words and no others.
 
@@ -673,7 +673,7 @@ class Lexicon:
             v = int(self.first[v] + k[0] + 1)
         return bool(self.ends[v])
 
-# %% ../nbs/04_decode.ipynb #194
+# %% ../nbs/04_decode.ipynb #195
 def _count(words, order, C, weights):
     "For contexts of 0 to `order - 1` labels: the n-grams seen, as numbers to base C + 1 with C for the mark, and how often."
     W, L = words.shape
@@ -691,7 +691,7 @@ def _count(words, order, C, weights):
         levels.append((grams, np.bincount(where, np.concatenate(times), len(grams))))
     return levels
 
-# %% ../nbs/04_decode.ipynb #198
+# %% ../nbs/04_decode.ipynb #199
 def _automaton(levels, C):
     "Start, `next` (S, C + 1) and log-probabilities `score` (S, C + 1; the last column is the end) of a model with these counts; label 0 is never seen."
     B, known, probs, following = C + 1, [], [], []
@@ -716,7 +716,7 @@ def _automaton(levels, C):
     with np.errstate(divide='ignore'): score = np.log(np.concatenate(probs)).astype(np.float32)
     return start, np.concatenate(following).astype(np.int32), score
 
-# %% ../nbs/04_decode.ipynb #202
+# %% ../nbs/04_decode.ipynb #203
 class CharLM:
     """An n-gram language model over characters with Witten-Bell smoothing (Witten and Bell 1991), for `prefix_beam_search(…, lm=)` and `beam_search`.
 
@@ -756,7 +756,7 @@ class CharLM:
             total, state = total + float(self.score[state, c]), self.next[state, c]
         return total + float(self.score[state, -1])
 
-# %% ../nbs/04_decode.ipynb #212
+# %% ../nbs/04_decode.ipynb #213
 @patch
 def save(self:CharLM,
          path # File to write, best named `….npz`; or a file open for writing bytes
@@ -773,7 +773,7 @@ def save(self:CharLM,
     with nullcontext(path) if hasattr(path, 'write') else open(path, 'wb') as f:
         np.savez_compressed(f, crnn_nb_lm=1, order=self.order, alphabet=json.dumps(self.alphabet.to_dict()), **arrays)
 
-# %% ../nbs/04_decode.ipynb #213
+# %% ../nbs/04_decode.ipynb #214
 @patch(cls_method=True)
 def load(cls:CharLM,
          path # File that `save` wrote; or one open for reading bytes
@@ -798,7 +798,7 @@ def load(cls:CharLM,
         raise DecodeError(f'{path} holds no language model that CharLM.save wrote ({e})') from None
     return self
 
-# %% ../nbs/04_decode.ipynb #229
+# %% ../nbs/04_decode.ipynb #230
 class Hotwords:
     """Words with a bonus, for `prefix_beam_search(…, hotwords=)` and `beam_search`: each time one occurs in a text, the score grows by `bonus` times its length.
 
@@ -837,7 +837,7 @@ class Hotwords:
         after[:, mark] = found[self.next[:, mark]]
         self.score = (bonus*(after - lent[:, None])).astype(np.float32)
 
-# %% ../nbs/04_decode.ipynb #239
+# %% ../nbs/04_decode.ipynb #240
 def ctc_decode(log_probs, # Log-probabilities, (T, N, C); tensor or array, natural logarithm
                label2char=None, # What each label stands for: `{label: character}`; the labels themselves if `None`
                blank:int=0, # Class of the blank

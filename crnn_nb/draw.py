@@ -330,19 +330,19 @@ def _text_on(heat, v):
     "Black or white, whichever is read better on a value's colour."
     return max('black', 'white', key=lambda c: contrast(c, heat.cmap(heat.norm(v))[:3]))
 
-# %% ../nbs/01_draw.ipynb #098
+# %% ../nbs/01_draw.ipynb #099
 def _numbers(ax, heat, table, form='{:.2f}'):
     "Write each cell's number into it."
     return [ax.text(x, y, form.format(v), ha='center', va='center', fontsize=8.5, color=_text_on(heat, v)) for (y, x), v in np.ndenumerate(table)]
 
-# %% ../nbs/01_draw.ipynb #101
+# %% ../nbs/01_draw.ipynb #102
 def _scale(ax, heat, label):
     "A thin scale to the right of a heat map."
     bar = ax.figure.colorbar(heat, cax=ax.inset_axes([1.015, 0, .018, 1]), label=label)
     bar.outline.set_visible(False)
     return bar
 
-# %% ../nbs/01_draw.ipynb #104
+# %% ../nbs/01_draw.ipynb #105
 def _draw_path(ax, rows, boxes):
     "A path over a heat map: white on black, so that it shows on every colour."
     if boxes:
@@ -351,7 +351,7 @@ def _draw_path(ax, rows, boxes):
     return [*ax.plot(range(len(rows)), rows, '-', color='black', linewidth=2.6, alpha=.55),
             *ax.plot(range(len(rows)), rows, 'o-', color='white', linewidth=1.2, markersize=5, markeredgecolor='black', markeredgewidth=1)]
 
-# %% ../nbs/01_draw.ipynb #105
+# %% ../nbs/01_draw.ipynb #106
 def _path(path, T):
     "A path as a list of T integers."
     if path is None: return None
@@ -361,7 +361,7 @@ def _path(path, T):
         raise DrawError(f'path holds class {next(k for k in path.tolist() if not k >= 0 or k != k//1)}, but it names one class a frame: integers from 0')
     return [int(k) for k in path]
 
-# %% ../nbs/01_draw.ipynb #108
+# %% ../nbs/01_draw.ipynb #109
 def _names(classes, C):
     "C names; those of an alphabet, or numbers."
     try: names = [str(k) for k in range(C)] if classes is None else list(getattr(classes, 'classes', classes))
@@ -369,7 +369,7 @@ def _names(classes, C):
     if len(names) != C: raise DrawError(f'{len(names)} names for {C} classes: classes must name the blank too. Is probs (T, C), frames first?')
     return names
 
-# %% ../nbs/01_draw.ipynb #111
+# %% ../nbs/01_draw.ipynb #112
 @themed
 def show_frames(probs, # (T, C) probability of each class in each frame
                 classes=None, # C names, the blank's first, or an `Alphabet`; numbers if `None`
@@ -408,7 +408,7 @@ def show_frames(probs, # (T, C) probability of each class in each frame
     if title is not None: ax.parts['head'].set_title(title)
     return ax
 
-# %% ../nbs/01_draw.ipynb #118
+# %% ../nbs/01_draw.ipynb #119
 def _draw_runs(ax, runs, names, T):
     "Runs `(class, start, stop)`: each frame's class, a box around each run but blanks, the label below."
     odd = 0
@@ -421,7 +421,7 @@ def _draw_runs(ax, runs, names, T):
         ax.add_patch(plt.Rectangle(**box, fill=False, edgecolor=color, linewidth=1.4))
         ax.text((a + b - 1)/2, .5, names[k], ha='center', va='center', fontsize=12, fontweight='bold', color=color)
 
-# %% ../nbs/01_draw.ipynb #121
+# %% ../nbs/01_draw.ipynb #122
 @themed
 def show_path(path, # (T,) one class a frame
               classes=None, # C names, the blank's first, or an `Alphabet`; numbers if `None`
@@ -455,14 +455,14 @@ def show_path(path, # (T,) one class a frame
     if title is not None: ax.parts['head'].set_title(title)
     return ax
 
-# %% ../nbs/01_draw.ipynb #124
+# %% ../nbs/01_draw.ipynb #125
 def _steps(labels):
     "Steps (from state, to state) that CTC allows: stay, next, and over a blank between different labels."
     S = len(labels)
     stay, on = [(s, s) for s in range(S)], [(s, s + 1) for s in range(S - 1)]
     return stay + on + [(s, s + 2) for s in range(1, S - 2, 2) if labels[s] != labels[s + 2]]
 
-# %% ../nbs/01_draw.ipynb #127
+# %% ../nbs/01_draw.ipynb #128
 def _useful(T, S, steps):
     "Which states lie on a path from the first two states to the last two: (T, S) bool."
     into = np.zeros((S, S), bool)
@@ -473,19 +473,19 @@ def _useful(T, S, steps):
     for t in range(T - 2, -1, -1): to[t] = into @ to[t + 1]
     return fro & to
 
-# %% ../nbs/01_draw.ipynb #131
+# %% ../nbs/01_draw.ipynb #132
 def _circle(ax, T, S, share):
     "Area of a state's circle, in square points, that leaves room between neighbours."
     return (share*min(26, *(_inches(ax)*72/[T, S])))**2
 
-# %% ../nbs/01_draw.ipynb #134
+# %% ../nbs/01_draw.ipynb #135
 def _draw_edges(ax, on, steps):
     "The steps between states that lie on complete paths."
     from matplotlib.collections import LineCollection
     lines = [[(t, a), (t + 1, b)] for t in range(len(on) - 1) for a, b in steps if on[t, a] and on[t + 1, b]]
     ax.add_collection(LineCollection(lines, colors=_ink(), linewidths=.8, alpha=.55, zorder=1))
 
-# %% ../nbs/01_draw.ipynb #135
+# %% ../nbs/01_draw.ipynb #136
 def _draw_states(ax, v, on, size, numbers):
     "Circles in the colour of their values for states on complete paths, dots for the others; the circles, and their numbers."
     (t, s), (t0, s0) = np.nonzero(on), np.nonzero(~on)
@@ -495,7 +495,7 @@ def _draw_states(ax, v, on, size, numbers):
     if not numbers: return dots, []
     return dots, [ax.text(a, b, f'{v[a, b]:.2f}', ha='center', va='center', fontsize=7.5, color=_text_on(dots, v[a, b]), zorder=4) for a, b in zip(t, s)]
 
-# %% ../nbs/01_draw.ipynb #138
+# %% ../nbs/01_draw.ipynb #139
 @themed
 def show_lattice(values, # (T, S) probability (or share) of each state in each frame
                  labels, # S = 2n + 1 names of the states: blank, label, blank, …, blank
@@ -541,7 +541,7 @@ def show_lattice(values, # (T, S) probability (or share) of each state in each f
     if title is not None: ax.parts['head'].set_title(title)
     return ax
 
-# %% ../nbs/01_draw.ipynb #142
+# %% ../nbs/01_draw.ipynb #143
 def _span(s):
     "Start, stop and confidence of a span that is an object or a tuple."
     try: found = (s.start, s.stop, getattr(s, 'confidence', None)) if hasattr(s, 'start') else (s[0], s[1], s[2] if len(s) > 2 else None)
@@ -550,7 +550,7 @@ def _span(s):
         raise DrawError(f'a span is {s!r}, but it is (start, stop) or (start, stop, confidence), in numbers')
     return found
 
-# %% ../nbs/01_draw.ipynb #144
+# %% ../nbs/01_draw.ipynb #145
 @themed
 def show_spans(image, # The word
                spans, # One for each character: `(start, stop)` or `(start, stop, confidence)` in pixels, or objects with these attributes
@@ -583,7 +583,7 @@ def show_spans(image, # The word
     if title is not None: ax.set_title(title, pad=22 if text is not None else 6)
     return ax
 
-# %% ../nbs/01_draw.ipynb #148
+# %% ../nbs/01_draw.ipynb #149
 def _cell(ax, x, y, text, sample):
     "One cell of `show_targets`: a label in its sample's colour and border, or padding."
     color, style = COLORS[sample % 6], _STYLES[sample % 4]
@@ -591,7 +591,7 @@ def _cell(ax, x, y, text, sample):
     ax.add_patch(plt.Rectangle((x + .06, y + .06), .88, .88, facecolor=(*colors.to_rgb(color), .16), edgecolor=color, linewidth=1.3, linestyle=style))
     ax.text(x + .5, y + .52, text, ha='center', va='center', color=color, fontweight='bold')
 
-# %% ../nbs/01_draw.ipynb #151
+# %% ../nbs/01_draw.ipynb #152
 @themed
 def show_targets(labels, # N texts' labels, each (S_n,)
                  classes=None, # C names, the blank's first, or an `Alphabet`; numbers if `None`
@@ -626,7 +626,7 @@ def show_targets(labels, # N texts' labels, each (S_n,)
     if title is not None: ax.set_title(title)
     return ax
 
-# %% ../nbs/01_draw.ipynb #154
+# %% ../nbs/01_draw.ipynb #155
 def differences(truth, # A text, or classes: a list, array or tensor
                 reading # Another
                )->list: # Pairs `(of truth, of reading)`; `None` where one has nothing
@@ -644,7 +644,7 @@ def differences(truth, # A text, or classes: a list, array or tensor
         out += [(a[k] if k < len(a) else None, b[k] if k < len(b) else None) for k in range(max(len(a), len(b)))]
     return out
 
-# %% ../nbs/01_draw.ipynb #159
+# %% ../nbs/01_draw.ipynb #160
 def _draw_pairs(ax, pairs, room, right):
     "Two rows of characters, those that differ bold and underlined."
     ax.set(xlim=(-1.5, room), ylim=(2, -.2))
@@ -655,7 +655,7 @@ def _draw_pairs(ax, pairs, room, right):
                     fontsize=min(9.5, 120/room), fontweight='bold' if a != b else 'normal', color=COLORS[1] if a != b else _ink())
         if a != b: ax.plot([x - .1, x + .7], [1.85, 1.85], color=COLORS[1], linewidth=2, linestyle='-')
 
-# %% ../nbs/01_draw.ipynb #161
+# %% ../nbs/01_draw.ipynb #162
 @themed
 def show_wrong(images, # N images
                truths, # N texts: what they say
@@ -683,7 +683,7 @@ def show_wrong(images, # N images
         _draw_pairs(below, pairs, max(13, len(pairs)), truth == reading)
     return fig
 
-# %% ../nbs/01_draw.ipynb #164
+# %% ../nbs/01_draw.ipynb #165
 def confusions(pairs # `(truth, reading)`, texts or lists of classes
               )->Counter: # How often `(of truth, of reading)` was found; `None` where one has nothing
     """Count what was read for what, over many words; what was read right is left out.
@@ -693,7 +693,7 @@ def confusions(pairs # `(truth, reading)`, texts or lists of classes
     """
     return Counter(d for truth, reading in pairs for d in differences(truth, reading) if d[0] != d[1])
 
-# %% ../nbs/01_draw.ipynb #166
+# %% ../nbs/01_draw.ipynb #167
 @themed
 def show_confusion(pairs, # `(truth, reading)`, texts or lists of classes
                    top:int=12, # How many of the commonest errors
@@ -724,7 +724,7 @@ def show_confusion(pairs, # `(truth, reading)`, texts or lists of classes
     ax.grid(alpha=.25)
     return _parts(ax, kind='confusion', heat=heat, head=ax)
 
-# %% ../nbs/01_draw.ipynb #169
+# %% ../nbs/01_draw.ipynb #170
 @themed
 def show_curves(curves, # `{name: (x, y)}`, or `{name: y}`
                 xlabel:str='', # With its unit
@@ -764,7 +764,7 @@ def show_curves(curves, # `{name: (x, y)}`, or `{name: y}`
     if title is not None: ax.set_title(title)
     return _parts(ax, kind='curves', curves=lines, head=ax)
 
-# %% ../nbs/01_draw.ipynb #172
+# %% ../nbs/01_draw.ipynb #173
 @themed
 def show_bars(values, # `{name: number}`
               xlabel:str='', # With its unit
@@ -792,7 +792,7 @@ def show_bars(values, # `{name: number}`
     if title is not None: ax.set_title(title)
     return _parts(ax, kind='bars', bars=bars, head=ax)
 
-# %% ../nbs/01_draw.ipynb #176
+# %% ../nbs/01_draw.ipynb #177
 def _set_table(parts, v):
     "New probabilities for a heat map or a lattice."
     if v.shape != parts['shape']: raise DrawError(f'the new values have shape {v.shape}, the figure {parts["shape"]}: draw it anew')
@@ -801,7 +801,7 @@ def _set_table(parts, v):
     heat.set_data(table) if 'heat' in parts else heat.set_array(table)
     for text, x in zip(parts['numbers'], table.flat): text.set(text=f'{x:.2f}', color=_text_on(heat, x))
 
-# %% ../nbs/01_draw.ipynb #179
+# %% ../nbs/01_draw.ipynb #180
 def _set_path(parts, path):
     "A new path over a heat map or a lattice."
     path = _path(path, parts['shape'][0])
@@ -812,12 +812,12 @@ def _set_path(parts, path):
         if hasattr(artist, 'set_ydata'): artist.set_ydata(y)
         else: artist.set_y(y[i//2] - .42)
 
-# %% ../nbs/01_draw.ipynb #182
+# %% ../nbs/01_draw.ipynb #183
 _SETTERS = {'probs': (_set_table, 'heat'), 'values': (_set_table, 'states'), 'path': (_set_path, 'path'),
             'image': (lambda parts, image: parts['picture'].set_data(_picture(image)), 'picture'),
             'title': (lambda parts, title: parts['head'].set_title(title), 'head')}
 
-# %% ../nbs/01_draw.ipynb #183
+# %% ../nbs/01_draw.ipynb #184
 def update(ax, # Axes that a function of this module drew
            **new # What changes: `probs`, `values`, `path`, `image`, `title`, `log`; for `show_path` and `show_spans` any argument
           )->'plt.Axes': # The same axes
@@ -843,7 +843,7 @@ def update(ax, # Axes that a function of this module drew
         _SETTERS[name][0](parts, _probabilities(value, log, name) if name in ('probs', 'values') else value)
     return ax
 
-# %% ../nbs/01_draw.ipynb #186
+# %% ../nbs/01_draw.ipynb #187
 class Film:
     """An animated PNG: shown by a notebook, kept by `save`; its last picture where nothing moves.
 
@@ -873,7 +873,7 @@ class Film:
         """
         with open(path, 'wb') as f: f.write(self.png)
 
-# %% ../nbs/01_draw.ipynb #187
+# %% ../nbs/01_draw.ipynb #188
 def film(ax, # Axes that were drawn; their figure is closed afterwards
          step, # Called with each of `steps`; changes the figure, by `update` for instance
          steps, # One picture for each

@@ -198,7 +198,7 @@ def read(self:Reader,
     if not isinstance(images, (list, tuple)): images = [images]
     items = []
     for i, image in enumerate(images):
-        if isinstance(image, (str, os.PathLike)) and Path(image).is_dir():
+        if isinstance(image, (str, os.PathLike)) and str(image) and Path(image).is_dir():
             try: items += [(str(p), p) for p in list_images(image)]
             except DataError as e: items.append((str(image), e))
         else: items.append((str(image) if isinstance(image, (str, os.PathLike)) else f'image {i}', image))
@@ -355,9 +355,9 @@ def evaluate_command(data:Annotated[list[str], typer.Argument(help='Labelled wor
     failed = False
     if half not in (None, 'choosing', 'reporting'): _refuse(f"--half {half}: 'choosing' or 'reporting'")
     _check_named(data)
-    try: crnn, alphabet, _ = load_crnn(weights or shipped())
+    try: reader = Reader(weights, beam_size=beam_size, lm='shipped' if lm and decode != 'greedy' else None)
     except MISTAKES as e: _refuse(_weights_mistake(weights, e))
-    guides = dict(lm=shipped_lm(), lm_weight=.3, length_bonus=.6) if lm and weights is None and decode != 'greedy' else {}
+    crnn, alphabet, guides = reader.crnn, reader.alphabet, {} if decode == 'greedy' else reader.guides
     for folder in data:
         try:
             dataset = open_dataset(folder, mode=mode, alphabet=alphabet, unknown='strip', img_height=crnn.config['img_height'], img_width=crnn.config['img_width'])
@@ -368,7 +368,7 @@ def evaluate_command(data:Annotated[list[str], typer.Argument(help='Labelled wor
             typer.echo(f'crnn-nb: {folder}: {e}', err=True)
             failed = True
             continue
-        _print_scores(folder, scores | dict(lm=bool(guides)), dataset, alphabet, wrong, as_json)
+        _print_scores(folder, scores | dict(lm=bool(guides.get('lm'))), dataset, alphabet, wrong, as_json)
     if failed: raise typer.Exit(2)
 
 # %% ../nbs/11_read.ipynb #112

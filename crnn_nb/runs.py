@@ -402,7 +402,7 @@ def hard_scores(weights:Path, # A file of `save_crnn`
     score = lambda s: evaluate(crnn, DataLoader(s, 64, collate_fn=synth90k_collate_fn), CTCLoss(reduction='sum', zero_infinity=True), decode_method='greedy', progress=False)
     return {name: round(100*score(s)['acc'], 1) for name, s in sets.items()}
 
-# %% ../nbs/appendix/runs.ipynb #053
+# %% ../nbs/appendix/runs.ipynb #054
 def run_ablation(out:Path, # Folder of the recorded files
                  about:dict, # From `origin`
                  images:int=64_000, # Budget of each
@@ -431,10 +431,10 @@ def run_ablation(out:Path, # Folder of the recorded files
         write_run(out/'ablation.json', rows, **about, images=images)
     return {r['ingredient']: r['drawn words'] for r in rows}
 
-# %% ../nbs/appendix/runs.ipynb #057
+# %% ../nbs/appendix/runs.ipynb #058
 JOBS = dict(ours=run_ours, speed=run_speed, plateau=run_plateau, recipes=run_recipes, seed=run_seed, words=run_words, ablation=run_ablation, easyocr=run_easyocr)
 
-# %% ../nbs/appendix/runs.ipynb #058
+# %% ../nbs/appendix/runs.ipynb #059
 def main(names:list|None=None, # Some of `JOBS`, in the order given; all if `None`
          out:str='nbs/runs' # Folder of the recorded files
         )->None:
@@ -454,6 +454,6 @@ def main(names:list|None=None, # Some of `JOBS`, in the order given; all if `Non
         found = JOBS[name](Path(out), origin(f'python -m crnn_nb.runs {name}'))
         print(f'{name}: {found} in {time.time() - began:.0f} s', flush=True)
 
-# %% ../nbs/appendix/runs.ipynb #065
+# %% ../nbs/appendix/runs.ipynb #066
 #| eval: false
 if __name__ == '__main__': main(sys.argv[1:] or None)

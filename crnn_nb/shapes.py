@@ -35,7 +35,7 @@ def _label_rows(labels):
         if r.ndim != 1: raise CTCInputError(f'labels[{n}] has shape {tuple(r.shape)}, but the labels of one text are (S,): pass a list of such, one for each sample')
     return [r.long() for r in rows]
 
-# %% ../nbs/02_shapes.ipynb #026
+# %% ../nbs/02_shapes.ipynb #027
 def concat_targets(labels:list # N texts' labels, each (S_n,): lists, arrays or tensors of integers
                   )->tuple: # `targets` (sum of the S_n,) int64, `target_lengths` (N,) int64
     """The labels of a batch one after the other, and how many belong to each sample.
@@ -48,13 +48,13 @@ def concat_targets(labels:list # N texts' labels, each (S_n,): lists, arrays or 
     rows = _label_rows(labels)
     return torch.cat(rows) if rows else torch.zeros(0, dtype=torch.long), torch.tensor([len(r) for r in rows], dtype=torch.long)
 
-# %% ../nbs/02_shapes.ipynb #029
+# %% ../nbs/02_shapes.ipynb #030
 def _others(samples):
     "How to say that more samples than the first are at fault."
     if len(samples) == 1: return ''
     return f'. Likewise sample{"s" if len(samples) > 2 else ""} {", ".join(map(str, samples[1:6]))}' + (f' and {len(samples) - 6} more' if len(samples) > 6 else '')
 
-# %% ../nbs/02_shapes.ipynb #031
+# %% ../nbs/02_shapes.ipynb #032
 def _check_lengths(x, name, N, most, what):
     "Lengths as an int64 tensor (N,) with values from 0 to `most`."
     x = _int_tensor(x, name)
@@ -66,7 +66,7 @@ def _check_lengths(x, name, N, most, what):
     if wrong: raise CTCInputError(f'{name}[{wrong[0]}] is {x[wrong[0]]}, but sample {wrong[0]} has from 0 to {most} {what}{_others(wrong)}')
     return x
 
-# %% ../nbs/02_shapes.ipynb #032
+# %% ../nbs/02_shapes.ipynb #034
 def _check_targets(targets, target_lengths):
     "Targets of either layout and their lengths (N,), which belong together."
     targets, lengths = _int_tensor(targets, 'targets'), _int_tensor(target_lengths, 'target_lengths')
@@ -80,7 +80,7 @@ def _check_targets(targets, target_lengths):
                             'concatenated targets hold the labels of all samples, one after the other, and nothing else')
     return targets, lengths
 
-# %% ../nbs/02_shapes.ipynb #035
+# %% ../nbs/02_shapes.ipynb #037
 def to_padded(targets, # (sum of target_lengths,) or (N, S) integers
               target_lengths, # (N,) integers
               pad:int=0 # What fills the rows
@@ -100,7 +100,7 @@ def to_padded(targets, # (sum of target_lengths,) or (N, S) integers
     out[inside] = targets if targets.ndim == 1 else targets[:, :S][inside]
     return out
 
-# %% ../nbs/02_shapes.ipynb #037
+# %% ../nbs/02_shapes.ipynb #039
 def to_concat(targets, # (sum of target_lengths,) or (N, S) integers
               target_lengths # (N,) integers
              )->torch.Tensor: # (sum of target_lengths,); dtype of `targets`, on the CPU
@@ -115,7 +115,7 @@ def to_concat(targets, # (sum of target_lengths,) or (N, S) integers
     if targets.ndim == 1: return targets
     return targets[torch.arange(targets.shape[1]) < lengths[:, None]]
 
-# %% ../nbs/02_shapes.ipynb #039
+# %% ../nbs/02_shapes.ipynb #041
 def pad_targets(labels:list, # N texts' labels, each (S_n,): lists, arrays or tensors of integers
                 pad:int=0 # What fills the rows; no loss looks at it
                )->tuple: # `targets` (N, S) int64 with S the longest, `target_lengths` (N,) int64
@@ -130,7 +130,7 @@ def pad_targets(labels:list, # N texts' labels, each (S_n,): lists, arrays or te
     targets, lengths = concat_targets(labels)
     return to_padded(targets, lengths, pad), lengths
 
-# %% ../nbs/02_shapes.ipynb #041
+# %% ../nbs/02_shapes.ipynb #043
 def split_targets(targets, # (sum of target_lengths,) or (N, S) integers
                   target_lengths # (N,) integers
                  )->list: # N tensors (S_n,), on the CPU
@@ -144,7 +144,7 @@ def split_targets(targets, # (sum of target_lengths,) or (N, S) integers
     targets, lengths = _check_targets(targets, target_lengths)
     return list(to_concat(targets, lengths).split(lengths.tolist()))
 
-# %% ../nbs/02_shapes.ipynb #045
+# %% ../nbs/02_shapes.ipynb #047
 def min_frames(labels # Labels of one text, (S,): list, array or tensor; a str does as well
               )->int: # Frames
     """The fewest frames that can write `labels`: one for each label, and one for a blank between any two that are equal and adjacent.
@@ -159,7 +159,7 @@ def min_frames(labels # Labels of one text, (S,): list, array or tensor; a str d
     except TypeError: raise CTCInputError(f'labels is {labels!r}, but the labels of one text are a sequence (S,)') from None
     return len(labels) + sum(bool(a == b) for a, b in pairwise(labels))
 
-# %% ../nbs/02_shapes.ipynb #059
+# %% ../nbs/02_shapes.ipynb #061
 def frames_needed(targets, # (sum of target_lengths,) or (N, S) integers
                   target_lengths # (N,) integers
                  )->torch.Tensor: # (N,) int64 frames
@@ -175,7 +175,7 @@ def frames_needed(targets, # (sum of target_lengths,) or (N, S) integers
     inside = torch.arange(rows.shape[1]) < lengths[:, None]
     return lengths + ((rows[:, 1:] == rows[:, :-1]) & inside[:, 1:]).sum(1)
 
-# %% ../nbs/02_shapes.ipynb #063
+# %% ../nbs/02_shapes.ipynb #065
 def _check_layout(log_probs, counts):
     "Is `log_probs` (T, N, C), with as many samples as the other arguments have?"
     shape = tuple(log_probs.shape)
@@ -191,14 +191,14 @@ def _check_layout(log_probs, counts):
     if wrong: raise CTCInputError(f'{wrong[0]} has {counts[wrong[0]]} numbers, but log_probs of shape {shape} has {shape[1]} samples: pass one number for each sample')
     if shape[2] == 1: raise CTCInputError(f'log_probs has shape {shape}: the only class is the blank, so no text can be written')
 
-# %% ../nbs/02_shapes.ipynb #066
+# %% ../nbs/02_shapes.ipynb #068
 def _sample(n, labels, blank, chars):
     "A sample's number, and its text where characters are given; `·` for what has no character."
     if chars is None: return f'sample {n}'
     names = [chars[k - (k > blank)] if k != blank and 0 <= k <= len(chars) else '·' for k in labels]
     return f'sample {n} ({"".join(names)!r})'
 
-# %% ../nbs/02_shapes.ipynb #068
+# %% ../nbs/02_shapes.ipynb #070
 def _check_labels(rows, lengths, blank, C, chars):
     "Are all labels of padded targets classes, and none of them the blank?"
     inside = torch.arange(rows.shape[1]) < lengths[:, None]
@@ -209,7 +209,7 @@ def _check_labels(rows, lengths, blank, C, chars):
         (n, s), samples = bad.nonzero()[0].tolist(), bad.any(1).nonzero().flatten().tolist()
         raise CTCInputError(f'{_sample(n, rows[n, :lengths[n]].tolist(), blank, chars)}: label {s} is {int(rows[n, s])}, {what}{_others(samples)}')
 
-# %% ../nbs/02_shapes.ipynb #071
+# %% ../nbs/02_shapes.ipynb #073
 def _check_fit(rows, input_lengths, lengths, blank, chars):
     "Has each text as many frames as it needs?"
     needed = frames_needed(rows, lengths)
@@ -219,7 +219,7 @@ def _check_fit(rows, input_lengths, lengths, blank, chars):
     raise CTCInputError(f'{_sample(n, rows[n, :lengths[n]].tolist(), blank, chars)} needs {needed[n]} frames (labels: {lengths[n]}, repeats: {needed[n] - lengths[n]}), '
                         f'but has {input_lengths[n]}: its loss is infinite. Use wider images or less pooling, leave the sample out, or pass allow_infeasible=True{_others(short)}')
 
-# %% ../nbs/02_shapes.ipynb #074
+# %% ../nbs/02_shapes.ipynb #076
 def _what_is_wrong(log_probs, t, n, total, tolerance):
     "What to say about a frame whose probabilities do not add up to one."
     frame = log_probs[t, n]
@@ -232,7 +232,7 @@ def _what_is_wrong(log_probs, t, n, total, tolerance):
     else: hint = 'These may be logits: use log_probs = logits.log_softmax(dim=2)'
     return f'the probabilities of frame {t} of sample {n} add up to {total:.4g}, not 1. {hint}'
 
-# %% ../nbs/02_shapes.ipynb #076
+# %% ../nbs/02_shapes.ipynb #078
 def _check_values(log_probs, input_lengths, tolerance=.02):
     "Are the frames that count logarithms of probabilities that add up to one?"
     with torch.no_grad():
@@ -244,7 +244,7 @@ def _check_values(log_probs, input_lengths, tolerance=.02):
         t, n = min(wrong.nonzero().tolist(), key=lambda tn: (tn[1], tn[0]))
         raise CTCInputError(_what_is_wrong(log_probs, t, n, float(total[t, n].exp()), tolerance))
 
-# %% ../nbs/02_shapes.ipynb #080
+# %% ../nbs/02_shapes.ipynb #082
 def _batched(log_probs, targets, input_lengths, target_lengths):
     "The arguments as tensors, one sample as a batch of one."
     try: log_probs = torch.as_tensor(log_probs)
@@ -253,7 +253,7 @@ def _batched(log_probs, targets, input_lengths, target_lengths):
     if log_probs.ndim == 2 and il.numel() == tl.numel() == 1: return log_probs[:, None], targets, il.reshape(1), tl.reshape(1)
     return log_probs, targets, il, tl
 
-# %% ../nbs/02_shapes.ipynb #081
+# %% ../nbs/02_shapes.ipynb #084
 def check_ctc(log_probs, # (T, N, C) float32 or float64 logarithms of probabilities; (T, C) for one sample
               targets, # (sum of target_lengths,) or (N, S) integers
               input_lengths, # (N,) integers: frames of each sample, at most T

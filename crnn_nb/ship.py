@@ -86,7 +86,7 @@ class Average:
         net.load_state_dict(self.state)
         return save_crnn(run.folder/'average.safetensors', net.eval(), run.alphabet, images=run.state.images)
 
-# %% ../nbs/13_ship.ipynb #011
+# %% ../nbs/13_ship.ipynb #013
 shipped_words = dict(size=10_000, blocks=100, seed=1, easy=4, group=4, turns=2)
 shipped_config = complete(default_config | dict(
     epochs=1000, max_images=1_800_000, width=.4375, train_batch_size=128, lr=2.5e-3, warmup=500, weight_decay=.02, shortcut=.5, jitter=.4, mixed_precision='bf16', cache=False,
@@ -94,7 +94,7 @@ shipped_config = complete(default_config | dict(
 FALL = .3 # of the steps
 shipped_again = dict(max_images=1_250_000, lr=1.5e-3, warmup=200, seed=2)
 
-# %% ../nbs/13_ship.ipynb #013
+# %% ../nbs/13_ship.ipynb #015
 class ShippedRun(Run):
     """A run over `DrawnWords`, with `hold_then_fall`.
 
@@ -113,7 +113,14 @@ class ShippedRun(Run):
         self.train_words.set_epoch(self.state.epoch)
         return super()._batches()
 
-# %% ../nbs/13_ship.ipynb #015
+# %% ../nbs/13_ship.ipynb #019
+def _draw_all():
+    "Body of the drawing process."
+    job = json.load(sys.stdin)
+    words = DrawnWords(**job | dict(ranges=Ranges.from_dict(job['ranges'])))
+    for block in range(words.blocks): words.draw(block)
+
+# %% ../nbs/13_ship.ipynb #020
 @contextlib.contextmanager
 def draw_ahead(words:DrawnWords # What is to be drawn
               ):
@@ -137,14 +144,7 @@ def draw_ahead(words:DrawnWords # What is to be drawn
         p.kill()
         p.wait()
 
-# %% ../nbs/13_ship.ipynb #016
-def _draw_all():
-    "Body of the drawing process."
-    job = json.load(sys.stdin)
-    words = DrawnWords(**job | dict(ranges=Ranges.from_dict(job['ranges'])))
-    for block in range(words.blocks): words.draw(block)
-
-# %% ../nbs/13_ship.ipynb #017
+# %% ../nbs/13_ship.ipynb #022
 def _shipped_run(folder, drawn, resume, ranges, words, changes):
     "The run that `train_shipped` is asked for, at its start or where it was left."
     blocks = shipped_words | (words or {})
@@ -155,7 +155,7 @@ def _shipped_run(folder, drawn, resume, ranges, words, changes):
     found = load_checkpoint(folder/'last.pt')
     return ShippedRun(found['config'] | dict(checkpoints_dir=str(folder)), (train_words, valid_words), found)
 
-# %% ../nbs/13_ship.ipynb #018
+# %% ../nbs/13_ship.ipynb #023
 def _shipped_job(folder, drawn, resume, ranges, words, ahead, callbacks, progress, changes):
     "One process of the run; the first one keeps the average, and has the words drawn."
     run = _shipped_run(folder, drawn, resume, ranges, words, changes)
@@ -168,7 +168,7 @@ def _shipped_job(folder, drawn, resume, ranges, words, ahead, callbacks, progres
     run.accelerator.wait_for_everyone()
     return run
 
-# %% ../nbs/13_ship.ipynb #020
+# %% ../nbs/13_ship.ipynb #025
 def _round(job, processes):
     "A round in one process or in several."
     if processes == 1: return _shipped_job(*job)
@@ -179,7 +179,7 @@ def _round(job, processes):
     run.reason = 'finished' if run.state.step >= run.steps else 'interrupted'
     return run
 
-# %% ../nbs/13_ship.ipynb #021
+# %% ../nbs/13_ship.ipynb #026
 def train_shipped(checkpoints_dir:str|Path='checkpoints/shipped', # Where everything goes; the blocks to its folder `blocks`
                   *,
                   resume:bool=False, # Go on with the run in that folder?
@@ -201,6 +201,7 @@ def train_shipped(checkpoints_dir:str|Path='checkpoints/shipped', # Where everyt
     crnn_nb.train.TrainError: resume: lr belongs to the run, which keeps the configuration it began with
     """
     folder = Path(checkpoints_dir)
+    if resume and folder.name == 'again': folder = folder.parent # to go on with the second round is to go on with both
     keep = ahead, tuple(callbacks), progress
     run = _round((folder, folder/'blocks', resume, ranges, words, *keep, changes), processes)
     if run.reason != 'finished' or not again: return run
@@ -211,7 +212,7 @@ def train_shipped(checkpoints_dir:str|Path='checkpoints/shipped', # Where everyt
     return _round((place, folder/'blocks', resume, ranges, words, *keep, changes), processes)
 
 
-# %% ../nbs/13_ship.ipynb #029
+# %% ../nbs/13_ship.ipynb #034
 def model_card(weights:str|Path|None=None # A file of `save_crnn`; the shipped one if `None`
               )->str: # Markdown
     """The model card of a weights file: network, data, recipe, figures, limits, licence, digest.
@@ -233,7 +234,7 @@ def model_card(weights:str|Path|None=None # A file of `save_crnn`; the shipped o
     lines += ['', f'SHA-256 of the file: `{digest}`.']
     return '\n'.join(lines)
 
-# %% ../nbs/13_ship.ipynb #034
+# %% ../nbs/13_ship.ipynb #039
 def reliability(confidences, # (N,) from 0 to 1
                 right, # (N,) bool: was the reading right?
                 bins:int=10 # Of equal width
@@ -253,7 +254,7 @@ def reliability(confidences, # (N,) from 0 to 1
         rows.append(dict(confidence=float(c[mine].mean()), accuracy=float(r[mine].mean()), low=low, high=high, count=int(mine.sum())))
     return rows
 
-# %% ../nbs/13_ship.ipynb #035
+# %% ../nbs/13_ship.ipynb #040
 def calibration_error(rows:list # From `reliability`
                      )->float: # 0 is perfect
     """Expected calibration error: the mean of |accuracy - confidence| over all readings (arXiv:1706.04599, eq. 3).
@@ -264,7 +265,7 @@ def calibration_error(rows:list # From `reliability`
     n = sum(r['count'] for r in rows)
     return sum(r['count']*abs(r['accuracy'] - r['confidence']) for r in rows)/n
 
-# %% ../nbs/13_ship.ipynb #036
+# %% ../nbs/13_ship.ipynb #041
 def threshold_for(confidences, # (N,)
                   right, # (N,) bool
                   precision:float=.95 # Share of right readings wanted among those kept
@@ -279,7 +280,7 @@ def threshold_for(confidences, # (N,)
     good = np.nonzero((np.cumsum(r)/np.arange(1, len(r) + 1) >= precision) & np.append(c[1:] < c[:-1], True))[0]
     return (float(c[good[-1]]), (int(good[-1]) + 1)/len(c)) if len(good) else (1., 0.)
 
-# %% ../nbs/13_ship.ipynb #043
+# %% ../nbs/13_ship.ipynb #048
 def export_onnx(path:str|Path, # File to write, `.onnx`
                 weights:str|Path|None=None, # A file of `save_crnn`; the shipped one if `None`
                 int8:bool=False, # Weights of the matrices and LSTMs as 8-bit integers (dynamic quantisation)?
@@ -315,7 +316,7 @@ def export_onnx(path:str|Path, # File to write, `.onnx`
     finally: part.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/13_ship.ipynb #044
+# %% ../nbs/13_ship.ipynb #049
 def _quantize(path):
     "Replace the float weights of matrix products and LSTMs by 8-bit integers."
     import logging

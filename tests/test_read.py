@@ -17,7 +17,8 @@ from crnn_nb.data import DataError
 from crnn_nb.decode import CharLM
 from crnn_nb.model import ModelError
 from crnn_nb.read import Reader, app, list_images, shipped, shipped_lm, to_grey
-from crnn_nb.synth import HARD, Style, SynthWords, draw_word
+from crnn_nb.runs import run_words
+from crnn_nb.synth import HARD, Style, SynthWords, draw_word, lexicon, split_of
 
 
 @pytest.fixture(scope='module')
@@ -209,12 +210,20 @@ def test_help_of_each_command():
 
 # -- the language model that comes with the package ------------------------------------------------------------------------------------
 
-def test_the_model_is_the_recorded_one_and_knows_no_test_word():
+def test_the_model_is_the_recorded_one():
     about = json.loads((Path(__file__).parent.parent/'nbs'/'runs'/'words.json').read_text())['about']
     path = shipped().with_name('words.npz')
     assert hashlib.sha256(path.read_bytes()).hexdigest() == about['sha256'] and len(shipped_lm().next) == about['contexts']
     lm = shipped_lm()
     assert lm.log_prob('street') > lm.log_prob('stneet') and lm.log_prob('') > lm.log_prob('xq')
+
+
+def test_the_model_learns_from_words_to_train_on_and_from_no_others(tmp_path):
+    words = lexicon()[::200]
+    mine = [w for w in words if split_of(w) == 'train']
+    assert 0 < len(mine) < len(words)
+    found = [run_words(tmp_path, {}, dict.fromkeys(given, 1), tmp_path/f'{i}.npz')['sha256'] for i, given in enumerate((words, mine))]
+    assert found[0] == found[1]
 
 
 def test_when_the_model_is_used():
@@ -223,6 +232,11 @@ def test_when_the_model_is_used():
     own = CharLM(['yes', 'no'])
     assert Reader(shipped(), lm=own, lm_weight=.2).guides['length_bonus'] == .4 and Reader(lm=own, length_bonus=0.).guides['length_bonus'] == 0
     with pytest.raises(ValueError, match="a CharLM, None, or 'shipped'"): Reader(lm='english')
+
+
+def test_an_empty_path_is_no_folder():
+    reading, = Reader().read('')
+    assert reading.error and not reading.text
 
 
 def test_the_model_reads_no_letters_out_of_blank_pictures():

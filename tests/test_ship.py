@@ -79,7 +79,7 @@ def test_the_second_round_starts_from_the_average_and_goes_on_where_it_was_kille
            {k: (shipped_config | shipped_again | own)[k] for k in shipped_config if k not in ('checkpoints_dir', 'reload_checkpoint')}
     half = train_shipped(tmp_path/'b', callbacks=[lambda run, row: run.folder.name == 'again' and run.state.step == 3], **two)
     assert half.state.step == 3 and half.folder.name == 'again'
-    run = train_shipped(tmp_path/'b', resume=True, **{k: two[k] for k in ('ranges', 'words', 'ahead', 'progress')})
+    run = train_shipped(tmp_path/'b'/'again', resume=True, **{k: two[k] for k in ('ranges', 'words', 'ahead', 'progress')})
     a, b = (load_crnn(tmp_path/n/'again'/'average.safetensors')[0].state_dict() for n in 'ab')
     assert run.reason == 'finished' and all(torch.equal(a[k], b[k]) for k in a)
     first = load_crnn(tmp_path/'a'/'average.safetensors')[0].state_dict()
